@@ -76,8 +76,9 @@ def assert_no_transaction(what: str) -> None:
 class IdempotencyClaim:
     """An Idempotency-Key on its way to the commit of the write it protects.
 
-    ``scope``: principal and operation. ``digest``: SHA-256 of method, path and body. ``encode``: makes the
-    response body from what ``tx.result`` was given. ``stored`` is set with the row of the current attempt.
+    ``scope``: the principal. ``digest``: SHA-256 of method, path, query and body. ``encode``: makes the response
+    body from what ``tx.result`` was given. ``keep_answer``: False where the answer holds a secret, which is then
+    not stored. ``stored`` is set once the row is written.
     """
 
     scope: str
@@ -85,7 +86,7 @@ class IdempotencyClaim:
     digest: bytes
     status_code: int
     encode: Callable[[Any], bytes]
-    locked: bool = False
+    keep_answer: bool = True
     stored: bool = False
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+
     from servicekit.auth.principal import Principal
 
 
@@ -27,13 +30,19 @@ class DatabasePart(Part, Protocol):
     async def ping(self) -> None:
         """One round trip; raises when the database cannot be used."""
 
+    def uow(self) -> AbstractAsyncContextManager[Any]:
+        """One transaction (``servicekit.db.Tx``), committed on a clean exit."""
+
+    def reader(self) -> AbstractAsyncContextManager[Any]:
+        """A read-only one."""
+
 
 @runtime_checkable
 class AuthenticatorPart(Part, Protocol):
     """``servicekit.auth.Authenticator``."""
 
-    async def authenticate(self, scope: Mapping[str, Any]) -> Principal | None:
-        """The principal of an ASGI scope with its memberships loaded.
+    async def authenticate(self, connection: HTTPConnection) -> Principal | None:
+        """The principal of a request or WebSocket with its memberships loaded.
 
         None when no credential was presented; raises a 401 AppError for a bad one.
         """
@@ -53,7 +62,7 @@ class AccessEntry(Protocol):
     def public(self) -> bool:
         """Whether the operation is served without any principal."""
 
-    def admit(self, principal: Principal) -> None:
+    def check(self, principal: Principal | None) -> None:
         """Raises 403 when principals of this type may not call the operation at all."""
 
 
@@ -68,6 +77,9 @@ class AccessTablePart(Protocol):
     @property
     def rpcs(self) -> Mapping[str, Any]:
         """RPC name → services that may call it."""
+
+    def check_operations(self, served: set[str]) -> None:
+        """Raises when the served operation ids and those of the table differ."""
 
 
 @runtime_checkable
