@@ -93,7 +93,10 @@ class EmbeddedNats(EmbeddedPart):
 
     def config(self) -> str:
         """The configuration file's text; values are JSON, which NATS's own format contains."""
-        jetstream: dict[str, object] = {"store_dir": str(self.directory / "data"), "max_file_store": self.max_store_bytes}
+        jetstream: dict[str, object] = {
+            "store_dir": str(self.directory / "data"),
+            "max_file_store": self.max_store_bytes,
+        }
         if self.sync_always:
             jetstream["sync_interval"] = "always"
         settings: dict[str, object] = {
@@ -114,7 +117,7 @@ class EmbeddedNats(EmbeddedPart):
     def ready(self) -> bool:
         """True when the server greets a client and has finished recovering its streams."""
         answer = exchange(self.port, b"")
-        return bool(answer) and answer.startswith(b"INFO ") and b'"jetstream":true' in answer
+        return answer.startswith(b"INFO ") and b'"jetstream":true' in answer
 
 
 def _user(user: NatsUser) -> dict[str, object]:

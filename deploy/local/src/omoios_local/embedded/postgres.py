@@ -21,7 +21,6 @@ from omoios_local.embedded.process import (
     base_environment,
     closed_parent,
     exchange,
-    identity,
     secret_file,
     unprivileged_user,
     write_private,
@@ -152,7 +151,10 @@ class EmbeddedPostgres(EmbeddedPart):
             cwd=command.cwd,
             capture_output=True,
             text=True,
-            **identity(command),  # type: ignore[call-overload]
+            check=False,
+            user=uid,
+            group=gid,
+            extra_groups=command.extra_groups,
         )
         password.unlink()
         if done.returncode != 0:
@@ -184,7 +186,7 @@ class EmbeddedPostgres(EmbeddedPart):
         """True when the server asks a client for its password; while it starts or recovers it answers an error."""
         body = struct.pack("!I", 196608) + b"user\0readiness\0database\0postgres\0\0"
         answer = exchange(self.port, struct.pack("!I", len(body) + 4) + body)
-        return bool(answer) and answer[:1] == b"R"
+        return answer[:1] == b"R"
 
     @property
     def superuser_password(self) -> str:
@@ -219,6 +221,7 @@ class EmbeddedPostgres(EmbeddedPart):
             env=self.client_environment(),
             capture_output=True,
             text=True,
+            check=False,
         )
         if done.returncode != 0:
             raise RuntimeError(f"psql on database {database}: {done.stderr.strip()}")

@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Self
 
 LOOPBACK = "127.0.0.1"
 
@@ -33,6 +34,11 @@ class Command:
     uid: int | None = None
     gid: int | None = None
     stop_signal: signal.Signals = signal.SIGTERM
+
+    @property
+    def extra_groups(self) -> list[int] | None:
+        """Another user keeps none of the caller's supplementary groups."""
+        return None if self.uid is None else []
 
 
 class NotReady(RuntimeError):
@@ -113,25 +119,20 @@ class EmbeddedPart(ABC):
             self._process = None
 
 
-def spawn(command: Command, log: object) -> subprocess.Popen[bytes]:
-    """Start a command in its own session, standard output and error to `log` (a file object or descriptor)."""
+def spawn(command: Command, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a command in its own session, standard output and error to `log`."""
     return subprocess.Popen(
         command.argv,
         env=dict(command.env),
         cwd=command.cwd,
         stdin=subprocess.DEVNULL,
-        stdout=log,  # type: ignore[arg-type]
+        stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        **identity(command),
+        user=command.uid,
+        group=command.gid,
+        extra_groups=command.extra_groups,
     )
-
-
-def identity(command: Command) -> dict[str, object]:
-    """Keyword arguments for subprocess that change the user, with no supplementary group of the caller kept."""
-    if command.uid is None:
-        return {}
-    return {"user": command.uid, "group": command.gid, "extra_groups": []}
 
 
 def tail(path: Path, lines: int = 15) -> str:
@@ -164,8 +165,8 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def exchange(port: int, message: bytes, timeout_s: float = 0.5) -> bytes | None:
-    """Send a message to a local port and return the first bytes of the answer; None where there is none."""
+def exchange(port: int, message: bytes, timeout_s: float = 0.5) -> bytes:
+    """Send a message to a local port and return the first bytes of the answer; empty where there is none."""
     try:
         with socket.create_connection((LOOPBACK, port), timeout_s) as connection:
             connection.settimeout(timeout_s)
@@ -173,7 +174,7 @@ def exchange(port: int, message: bytes, timeout_s: float = 0.5) -> bytes | None:
                 connection.sendall(message)
             return connection.recv(4096)
     except OSError:
-        return None
+        return b""
 
 
 def write_private(path: Path, text: str, uid: int | None = None, gid: int | None = None) -> None:
@@ -246,7 +247,7 @@ class PartGroup:
 
     parts: list[EmbeddedPart] = field(default_factory=list)
 
-    def __enter__(self) -> PartGroup:
+    def __enter__(self) -> Self:
         try:
             for part in self.parts:
                 part.start()

@@ -74,7 +74,7 @@ class EmbeddedRedis(EmbeddedPart):
     def ready(self) -> bool:
         """True when Redis answers a PING, be it by asking for a login."""
         answer = exchange(self.port, b"PING\r\n")
-        return bool(answer) and answer.startswith((b"+PONG", b"-NOAUTH"))
+        return answer.startswith((b"+PONG", b"-NOAUTH"))
 
 
 def redis_server() -> Path:

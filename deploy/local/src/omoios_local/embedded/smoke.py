@@ -24,10 +24,14 @@ def main() -> None:
             for part in parts:
                 began = time.perf_counter()
                 part.start()
-                print(f"{part.name:<9} port {part.port:<6} pid {part.pid:<8} ready in {time.perf_counter() - began:.2f} s")
+                print(
+                    f"{part.name:<9} port {part.port:<6} pid {part.pid:<8} ready in {time.perf_counter() - began:.2f} s"
+                )
             postgres.create_role("smoke", "it's\\secret")
             postgres.create_database("smoke", "smoke")
-            vector = postgres.execute("SELECT version(), extversion FROM pg_extension WHERE extname = 'vector'", "smoke")
+            vector = postgres.execute(
+                "SELECT version(), extversion FROM pg_extension WHERE extname = 'vector'", "smoke"
+            )
             print(vector)
         finally:
             for part in reversed(parts):

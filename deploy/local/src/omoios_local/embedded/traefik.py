@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omoios_local.embedded.process import LOOPBACK, Command, EmbeddedPart, base_environment, exchange, program, write_private
+from omoios_local.embedded.process import (
+    LOOPBACK,
+    Command,
+    EmbeddedPart,
+    base_environment,
+    exchange,
+    program,
+    write_private,
+)
 
 STATIC = """\
 global:
@@ -51,7 +59,9 @@ class EmbeddedTraefik(EmbeddedPart):
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self._own_config:
             self.dynamic_directory.mkdir(exist_ok=True)
-            write_private(self.static_file, STATIC.format(host=LOOPBACK, port=self.port, dynamic=self.dynamic_directory))
+            write_private(
+                self.static_file, STATIC.format(host=LOOPBACK, port=self.port, dynamic=self.dynamic_directory)
+            )
 
     def command(self) -> Command:
         argv = (str(program("traefik")), f"--configFile={self.static_file}")
@@ -62,7 +72,7 @@ class EmbeddedTraefik(EmbeddedPart):
         path = self.ready_path or "/"
         request = f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}\r\nConnection: close\r\n\r\n"
         answer = exchange(self.port, request.encode())
-        if not answer or not answer.startswith(b"HTTP/1."):
+        if not answer.startswith(b"HTTP/1."):
             return False
         status = int(answer.split(None, 2)[1])
         return self.ready_path is None or (status != 404 and status < 500)
