@@ -77,8 +77,7 @@ class IdempotencyClaim:
     """An Idempotency-Key on its way to the commit of the write it protects.
 
     ``scope``: the principal. ``digest``: SHA-256 of method, path, query and body. ``encode``: makes the response
-    body from what ``tx.result`` was given. ``keep_answer``: False where the answer holds a secret, which is then
-    not stored. ``stored`` is set once the row is written.
+    body from what ``tx.result`` was given. ``locked``: the claim is committed. ``stored``: so is the answer.
     """
 
     scope: str
@@ -86,7 +85,7 @@ class IdempotencyClaim:
     digest: bytes
     status_code: int
     encode: Callable[[Any], bytes]
-    keep_answer: bool = True
+    locked: bool = False
     stored: bool = False
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -24,17 +23,17 @@ class Part(Protocol):
 
 
 @runtime_checkable
-class DatabasePart(Part, Protocol):
-    """``servicekit.db.Database``."""
+class DatabasePart(Protocol):
+    """``servicekit.db.Database``; it connects at its first statement."""
 
     async def ping(self) -> None:
         """One round trip; raises when the database cannot be used."""
 
-    def uow(self) -> AbstractAsyncContextManager[Any]:
-        """One transaction (``servicekit.db.Tx``), committed on a clean exit."""
+    async def close(self) -> None:
+        """Closes the pool."""
 
-    def reader(self) -> AbstractAsyncContextManager[Any]:
-        """A read-only one."""
+    async def connect(self, purpose: str, **server_settings: str) -> Any:
+        """A raw asyncpg connection of its own, outside the pool; the caller closes it."""
 
 
 @runtime_checkable
