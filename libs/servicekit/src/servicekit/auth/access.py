@@ -31,8 +31,8 @@ WITHOUT_TOKEN: frozenset[str] = frozenset({"anonymous"})
 class Access:
     """Who may call one HTTP operation.
 
-    `permission` is what the use case requires in the organization of the addressed row; None where a credential alone is
-    enough (`auth.me`). The kit checks the principal's type before the endpoint runs; the use case calls
+    `permission` is what the use case requires in the organization of the addressed row; None where a credential alone
+    is enough (`auth.me`). The kit checks the principal's type before the endpoint runs; the use case calls
     `principal.require(permission, organization_id)`. `platform=True`: platform super admins only. `public=True`: no
     credential needed.
     """
@@ -42,16 +42,11 @@ class Access:
     platform: bool = False
     public: bool = False
 
-    def check(self, principal: Principal | None) -> None:
-        """Refuse a principal of a type that this operation does not admit.
-
-        Raises `auth.forbidden` (403). An absent principal is the authenticator's business and passes only where public.
-        """
+    def admit(self, principal: Principal) -> None:
+        """Raises `auth.forbidden` (403) when principals of this type may not call the operation at all."""
         if self.public:
             return
-        if principal is None or principal.type not in self.principals:
-            raise FORBIDDEN()
-        if self.platform and not principal.is_super_admin:
+        if principal.type not in self.principals or (self.platform and not principal.is_super_admin):
             raise FORBIDDEN()
 
 

@@ -1,6 +1,6 @@
 """The FastAPI dependencies: who asks, and the role in the addressed organization.
 
-The authenticator is `app.state.authenticator`; a request is authenticated once and the principal kept in its scope.
+A request is authenticated once; its principal stands in `servicekit.context`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
+from servicekit import context
 from servicekit.auth.errors import ORGANIZATION_NOT_FOUND, unauthenticated
 from servicekit.auth.principal import Principal
 from servicekit.errors import FORBIDDEN
@@ -18,28 +19,19 @@ from servicekit.errors import FORBIDDEN
 if TYPE_CHECKING:
     from servicekit.auth.authenticator import Authenticator
 
-_SCOPE_KEY = "servicekit.principal"
 
+async def principal_of(request: HTTPConnection) -> Principal | None:
+    """The principal of a request, None without a credential.
 
-def authenticator_of(connection: HTTPConnection) -> Authenticator:
-    """The authenticator of the application that serves this connection."""
-    return cast("Authenticator", connection.app.state.authenticator)
-
-
-async def principal_of(connection: HTTPConnection) -> Principal | None:
-    """The principal of a request, None without a credential; authenticates on the first call and remembers.
-
-    Raises `auth.unauthenticated` (401) for a bad credential, `auth.cross_origin` (403) for a foreign page's change.
+    The HTTP edge has usually authenticated already and left the principal in the context; otherwise it is done here by
+    `app.state.authenticator`. Raises `auth.unauthenticated` (401) for a bad credential, `auth.cross_origin` (403).
     """
-    scope = connection.scope
-    if _SCOPE_KEY not in scope:
-        scope[_SCOPE_KEY] = await authenticator_of(connection).authenticate(connection)
-    return cast("Principal | None", scope[_SCOPE_KEY])
-
-
-def set_principal(connection: HTTPConnection, principal: Principal | None) -> None:
-    """Replaces the remembered principal, after its memberships were refreshed."""
-    connection.scope[_SCOPE_KEY] = principal
+    principal = context.principal.get()
+    if principal is None:
+        authenticator = cast("Authenticator", request.app.state.authenticator)
+        principal = await authenticator.authenticate(request.scope)
+        context.principal.set(principal)
+    return principal
 
 
 async def get_current_user(request: Request) -> Principal:
@@ -62,8 +54,8 @@ OptionalUser = Annotated[Principal | None, Depends(get_current_user_optional)]
 def require_role(role: str) -> Callable[[Request], Awaitable[Principal]]:
     """A dependency that admits who has at least `role` in the addressed organization.
 
-    The organization is `org_id` or `organization_id` of the path, else of the query. Where there is none, only a platform
-    super admin passes. Not a member there: 404; a lesser role: 403.
+    The organization is `org_id` or `organization_id` of the path, else of the query. Where there is none, only a
+    platform super admin passes. Not a member there: 404; a lesser role: 403.
     """
 
     async def role_required(request: Request) -> Principal:

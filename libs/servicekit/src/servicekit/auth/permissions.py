@@ -1,7 +1,8 @@
 """Permission names and their matching, the roles' order, and what machine principals may do.
 
 A permission is `noun:verb`, with further segments allowed (`org:members:write`). A grant matches a wanted permission
-when it is equal, when it is `*:*`, or when it is a prefix of whole segments followed by `:*`. A bare `*` matches nothing.
+when it is equal, when it is `*:*`, or when it is a prefix of whole segments followed by `:*`. A bare `*` matches
+nothing.
 """
 
 from __future__ import annotations

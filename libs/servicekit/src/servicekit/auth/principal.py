@@ -106,9 +106,10 @@ class Principal:
     ) -> None:
         """Refuse unless `can(permission, organization_id)`.
 
-        Without a membership there it raises `missing` (a 404, so that foreign rows look absent; `auth.forbidden` when not
-        given); with a membership that lacks the permission it raises `auth.forbidden` (403). Both are `AccessRefused`, which
-        the HTTP edge answers only after it has refreshed the memberships once and run the endpoint again.
+        Without a membership there it raises `missing` (a 404, so that foreign rows look absent; `auth.forbidden` when
+        not given); with a membership that lacks the permission it raises `auth.forbidden` (403). Both are
+        `AccessRefused`, which the HTTP edge answers only after it has refreshed the memberships once and run the
+        endpoint again.
         """
         if self.can(permission, organization_id):
             return

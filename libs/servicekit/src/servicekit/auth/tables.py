@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, Boolean, DateTime, Index, Text, func
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from servicekit.db import Base
+from servicekit.db.base import Base
 
 
 class ReplicaMembership(Base):

@@ -1,0 +1,58 @@
+"""Puts the authenticator of a service together from its settings, database and channels."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from servicekit.auth.authenticator import Authenticator, VerifyApiKey
+from servicekit.auth.feed import AccessFeed
+from servicekit.auth.keys import FetchJwks, JwksCache, http_fetch
+from servicekit.auth.memberships import FetchMemberships, MembershipDirectory, MembershipSource
+from servicekit.auth.replica import ReplicaSource
+from servicekit.auth.revocations import Revocations, RevocationSource
+from servicekit.auth.tokens import TokenVerifier
+
+if TYPE_CHECKING:
+    from servicekit.db import Database
+    from servicekit.rpc import RpcChannels
+    from servicekit.settings import ServiceSettings
+
+
+def build_authenticator(
+    settings: ServiceSettings,
+    db: Database,
+    channels: RpcChannels | None = None,
+    *,
+    fetch_jwks: FetchJwks | None = None,
+    membership_source: MembershipSource | None = None,
+    revocation_source: RevocationSource | None = None,
+    fetch_memberships: FetchMemberships | None = None,
+    verify_api_key: VerifyApiKey | None = None,
+) -> Authenticator:
+    """The authenticator of one process.
+
+    By default memberships and revocations come from the replica tables, refreshes and API keys from identity by RPC,
+    and keys from `settings.jwks_url`. Identity gives its own tables, keys and API keys instead.
+    """
+    replica = ReplicaSource(db)
+    if channels is not None and "identity" in settings.rpc_targets:
+        from servicekit.auth.identity import IdentityClient
+
+        client = IdentityClient(channels.channel("identity"))
+        fetch_memberships = fetch_memberships or client.memberships_of
+        verify_api_key = verify_api_key or client.verify_api_key
+    keys = JwksCache(fetch_jwks or http_fetch(settings.jwks_url))
+    verifier = TokenVerifier(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+    memberships = MembershipDirectory(membership_source or replica, fetch_memberships)
+    revocations = Revocations()
+    feed = AccessFeed(db, revocation_source or replica, revocations, memberships)
+    return Authenticator(
+        verifier,
+        memberships,
+        revocations,
+        verify_api_key=verify_api_key,
+        allowed_origins=[settings.public_url, *settings.cors_origins],
+        companions=[feed],
+        clock=time.time,
+    )
