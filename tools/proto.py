@@ -1,9 +1,9 @@
 """Generates libs/contracts from proto/, and checks that what is committed is what the protos say.
 
-    python tools/proto.py write       regenerate libs/contracts/src/omoios
-    python tools/proto.py check       fail when the committed code differs from freshly generated code
-    python tools/proto.py lint        buf lint
-    python tools/proto.py breaking    buf breaking against the main branch, and against the newest release tag if there is one
+python -m tools.proto write       regenerate libs/contracts/src/omoios
+python -m tools.proto check       fail when the committed code differs from freshly generated code
+python -m tools.proto lint        buf lint
+python -m tools.proto breaking    buf breaking against the main branch and the newest release tag
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def sources(proto: Path) -> list[Path]:
 
 
 def generate(proto: Path, out: Path) -> None:
-    """Write the Python code of every proto below `proto` to `out`/omoios: messages, gRPC code, type stubs, package files."""
+    """Write the Python code of every proto below `proto` to `out`/omoios: messages, gRPC code, stubs, package files."""
     import grpc_tools
     from grpc_tools import protoc
 
@@ -70,10 +70,15 @@ def generate(proto: Path, out: Path) -> None:
     if protoc.main(arguments):
         raise ProtoError("protoc failed for the messages")
     services = [str(file) for file in files if "\nservice " in "\n" + file.read_text()]
-    if services and protoc.main([*arguments[:5], f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", *services]):
+    if services and protoc.main(
+        [*arguments[:5], f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", *services]
+    ):
         raise ProtoError("protoc failed for the services")
     package = out / PACKAGE
-    for folder in [package, *sorted(path for path in package.rglob("*") if path.is_dir() and path.name != "__pycache__")]:
+    for folder in [
+        package,
+        *sorted(path for path in package.rglob("*") if path.is_dir() and path.name != "__pycache__"),
+    ]:
         (folder / "__init__.py").write_text("")
     (package / "py.typed").write_text("")
 
@@ -129,8 +134,10 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def baselines(root: Path) -> list[str]:
-    """Commits whose contracts are promised: the tip of main (the remote's where there is one) and the newest release tag."""
-    main = next((ref for ref in ("origin/main", "main") if _git(root, "rev-parse", "--verify", "-q", f"{ref}^{{commit}}")), None)
+    """Commits whose contracts are promised: the tip of main (the remote's where there is one), the newest release."""
+    main = next(
+        (ref for ref in ("origin/main", "main") if _git(root, "rev-parse", "--verify", "-q", f"{ref}^{{commit}}")), None
+    )
     tag = _git(root, "describe", "--tags", "--abbrev=0", "--match", "v[0-9]*")
     return [ref for ref in (main, tag) if ref]
 
@@ -171,7 +178,9 @@ def main(argv: list[str] | None = None) -> int:
             lint()
         else:
             compared = breaking()
-            print("compatible with " + ", ".join(compared) if compared else "no earlier state of proto/ to compare with")
+            print(
+                "compatible with " + ", ".join(compared) if compared else "no earlier state of proto/ to compare with"
+            )
     except ProtoError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,0 +1,86 @@
+"""Each package declares what it imports, all of it and nothing else; a service never depends on another.
+
+Distribution names come from the installed environment, so this check needs `make install`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+from tools.checks.source import Finding, files, imports, parse, relative
+
+# Needed at run time without an import of their own.
+WITHOUT_IMPORT = {
+    "uvicorn": "started as a server",
+    "httptools": "extra of uvicorn",
+    "python-multipart": "FastAPI parses form bodies with it",
+    "email-validator": "pydantic's EmailStr uses it",
+    "grpcio": "the generated code of omoios-contracts imports it",
+    "websockets": "uvicorn's WebSocket protocol",
+    "greenlet": "SQLAlchemy's asyncio extra",
+}
+OWN_PREFIX = "omoios-"
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~; ]", name, maxsplit=1)[0]).lower()
+
+
+def _own_modules(root: Path) -> dict[str, str]:
+    """Import name → our distribution that holds it."""
+    own = {}
+    for file in root.glob("*/*/pyproject.toml"):
+        name = tomllib.loads(file.read_text())["project"]["name"]
+        for folder in (file.parent / "src").glob("*"):
+            if folder.is_dir() and folder.name != "__pycache__" and not folder.name.startswith("."):
+                own[folder.name] = name
+    return own
+
+
+def _required(distribution: str, module: str, own: dict[str, str], installed: dict[str, list[str]]) -> set[str]:
+    if module in own:
+        return {own[module]} - {distribution}
+    if module in sys.stdlib_module_names or module == "__future__":
+        return set()
+    return {_normal(name) for name in installed.get(module, [module])}
+
+
+def check(root: Path) -> list[Finding]:
+    findings = []
+    own = _own_modules(root)
+    installed = {name: list(dists) for name, dists in metadata.packages_distributions().items()}
+    for file in sorted(root.glob("*/*/pyproject.toml")):
+        where = relative(root, file)
+        project = tomllib.loads(file.read_text())["project"]
+        distribution = project["name"]
+        optional = {_normal(d) for group in project.get("optional-dependencies", {}).values() for d in group}
+        declared = {_normal(d) for d in project.get("dependencies", [])}
+        used: dict[str, str] = {}
+        for path in files(file.parent, ".py"):
+            if not path.is_relative_to(file.parent / "src") or "/omoios_contracts/" in path.as_posix():
+                continue
+            for line, source, name in imports(parse(path), ""):
+                top = source.split(".")[0]
+                # `google` is a namespace shared by several distributions; the second part tells which.
+                choices = {"google.protobuf": {"protobuf"}, "google.rpc": {"googleapis-common-protos"}}
+                key = ".".join([*source.split("."), name or ""][:2])
+                needs = choices.get(key) or _required(distribution, top, own, installed)
+                if needs and not needs & (declared | optional) and distribution not in needs:
+                    need = sorted(needs)[0]
+                    used.setdefault(need, f"{relative(root, path)}:{line}")
+                for need in needs:
+                    used.setdefault(need, "")
+        for need, place in sorted(used.items()):
+            if place and need not in declared | optional:
+                findings.append(Finding(where, 1, f"{distribution} imports {need} ({place}) and does not declare it"))
+        for extra in sorted(declared - set(used) - set(WITHOUT_IMPORT)):
+            findings.append(Finding(where, 1, f"{distribution} declares {extra} and never imports it"))
+        if where.startswith("services/"):
+            services = {tomllib.loads(p.read_text())["project"]["name"] for p in root.glob("services/*/pyproject.toml")}
+            for other in sorted((declared | optional) & services - {distribution}):
+                findings.append(Finding(where, 1, f"a service never depends on another: {other}"))
+    return findings
