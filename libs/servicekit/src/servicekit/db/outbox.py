@@ -1,0 +1,168 @@
+"""Events on their way out: buffered by the transaction, written last, announced after the commit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import Message
+
+from servicekit import context
+from servicekit.clock import utc_now
+from servicekit.db.failures import is_transient
+from servicekit.events.options import event_type
+from servicekit.ids import new_id
+
+if TYPE_CHECKING:
+    from servicekit.db.engine import Database
+
+CHANNEL = "omoios_outbox"
+"""PostgreSQL channel on which a commit with events is announced to the relay of another process."""
+
+# A process announces at most this often; what commits in between is covered by the announcement that follows.
+_HINT_INTERVAL_S = 0.01
+
+_INSERT_ONE = """
+INSERT INTO outbox (event_id, subject, aggregate_type, aggregate_id, version, organization_id,
+                    correlation_id, causation_id, traceparent, occurred_at, payload)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+"""
+
+_INSERT_MANY = """
+INSERT INTO outbox (event_id, subject, aggregate_type, aggregate_id, version, organization_id,
+                    correlation_id, causation_id, traceparent, occurred_at, payload)
+SELECT e.event_id, e.subject, e.aggregate_type, e.aggregate_id, e.version, e.organization_id,
+       e.correlation_id, e.causation_id, e.traceparent, e.occurred_at, e.payload
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[],
+            $7::text[], $8::text[], $9::text[], $10::timestamptz[], $11::bytea[])
+     WITH ORDINALITY AS e(event_id, subject, aggregate_type, aggregate_id, version, organization_id,
+                          correlation_id, causation_id, traceparent, occurred_at, payload, position)
+ORDER BY e.position
+"""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingEvent:
+    """One row of the outbox before it has a sequence number."""
+
+    event_id: str
+    subject: str
+    aggregate_type: str
+    aggregate_id: str
+    version: int
+    organization_id: str | None
+    correlation_id: str | None
+    causation_id: str | None
+    traceparent: str | None
+    occurred_at: datetime
+    payload: bytes
+
+    def columns(self) -> tuple[Any, ...]:
+        """Return the values in the order of the table's columns after `seq`."""
+        return (
+            self.event_id,
+            self.subject,
+            self.aggregate_type,
+            self.aggregate_id,
+            self.version,
+            self.organization_id,
+            self.correlation_id,
+            self.causation_id,
+            self.traceparent,
+            self.occurred_at,
+            self.payload,
+        )
+
+
+def outgoing_event(
+    message: Message,
+    *,
+    aggregate_id: str,
+    version: int,
+    organization_id: str | None,
+    event_id: str | None = None,
+    occurred_at: datetime | None = None,
+) -> OutgoingEvent:
+    """Turn a message of `events/v1` into an outbox row, with the ids of what caused it.
+
+    Raises `TypeError` for a message without the `(omoios.options.v1.event)` option.
+    """
+    kind = event_type(type(message))
+    request = context.request_id.get()
+    return OutgoingEvent(
+        event_id=event_id or new_id(),
+        subject=kind.subject,
+        aggregate_type=kind.aggregate,
+        aggregate_id=aggregate_id,
+        version=version,
+        organization_id=organization_id,
+        correlation_id=context.correlation_id.get() or request or None,
+        causation_id=context.causation_id.get() or request or None,
+        traceparent=context.traceparent.get() or None,
+        occurred_at=occurred_at or utc_now(),
+        payload=message.SerializeToString(),
+    )
+
+
+async def insert_events(connection: Any, events: Sequence[OutgoingEvent]) -> None:
+    """Write rows through a raw asyncpg connection; sequence numbers follow the order of `events`."""
+    if len(events) == 1:
+        await connection.execute(_INSERT_ONE, *events[0].columns())
+        return
+    await connection.execute(_INSERT_MANY, *map(list, zip(*(event.columns() for event in events), strict=True)))
+
+
+class OutboxHint:
+    """Wakes the relay after a commit that left events; losing a hint costs one poll interval, nothing else.
+
+    A relay leading in this process is woken in memory. Otherwise the hint is a NOTIFY of its own, at most one per
+    10 ms and process, and never part of the transaction: PostgreSQL holds one lock per cluster from a transaction's
+    NOTIFY until its commit is on disk, so that notifying writers would commit one after the other.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._local: Callable[[], None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+
+    def lead_locally(self, wake: Callable[[], None] | None) -> None:
+        """Set what wakes this process' leading relay; None when it does not lead."""
+        self._local = wake
+
+    def committed(self) -> None:
+        """Announce that rows were committed. Call it on the event loop."""
+        if self._local is not None:
+            self._local()
+            return
+        if self._task is not None and not self._task.done():
+            self._again = True
+            return
+        self._task = asyncio.get_running_loop().create_task(self._notify(), name="outbox-hint")
+
+    async def _notify(self) -> None:
+        while True:
+            self._again = False
+            try:
+                await self._database.notify(CHANNEL)
+            except Exception as error:
+                if not is_transient(error):
+                    _log.warning("outbox hint failed", exc_info=error)
+            await asyncio.sleep(_HINT_INTERVAL_S)
+            if not self._again:
+                return
+
+    async def close(self) -> None:
+        """Stop announcing."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
