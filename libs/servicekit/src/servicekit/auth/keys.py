@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context
 from typing import Any
 
 import structlog
@@ -86,7 +87,7 @@ class JwksCache:
     def _start(self) -> asyncio.Task[None]:
         if self._task is None:
             self._tried_at = self._clock()
-            self._task = asyncio.create_task(self._load(), name="jwks-fetch")
+            self._task = asyncio.create_task(self._load(), name="jwks-fetch", context=Context())
         return self._task
 
     async def _load(self) -> None:

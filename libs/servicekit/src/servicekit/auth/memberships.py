@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Protocol
 
 import structlog
@@ -68,7 +69,8 @@ class MembershipDirectory:
             return cached
         task = self._loading.get(user_id)
         if task is None:
-            task = asyncio.create_task(self._load(user_id), name="memberships-load")
+            # An empty context: the load serves every waiting request and belongs to none of them.
+            task = asyncio.create_task(self._load(user_id), name="memberships-load", context=Context())
             self._loading[user_id] = task
         return await asyncio.shield(task)
 
