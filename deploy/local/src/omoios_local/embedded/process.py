@@ -16,7 +16,7 @@ import sysconfig
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
@@ -188,11 +188,18 @@ def write_private(path: Path, text: str, uid: int | None = None, gid: int | None
     temporary.replace(path)
 
 
-def secret_file(path: Path) -> str:
-    """The secret kept in a 0600 file, made from 24 random bytes when the file is missing."""
+def secret_file(path: Path, make: Callable[[], str] = lambda: secrets.token_urlsafe(24)) -> str:
+    """The secret kept in a 0600 file; `make` gives its value when the file is missing (24 random bytes).
+
+    Of several that find it missing at once, one wins and all read the same value.
+    """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(path, secrets.token_urlsafe(24))
+        proposal = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        write_private(proposal, make())
+        with contextlib.suppress(FileExistsError):
+            os.link(proposal, path)
+        proposal.unlink()
     return path.read_text().strip()
 
 

@@ -1,0 +1,149 @@
+"""What the command line and other programs (demo, tests, bench) use to drive one stack."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omoios_local import control
+from omoios_local.embedded.process import tail
+from omoios_local.environment import RUNNER_PREFIX, operator_settings
+from omoios_local.ports import PortPlan
+from omoios_local.processes import ProcessTable
+from omoios_local.stack import Stack
+from omoios_local.state import State, StateError, choose_directory, repository_root
+
+Progress = Callable[[dict[str, Any]], None]
+DAEMON_START_S = 20.0
+
+
+def _ignore(_: dict[str, Any]) -> None:
+    return
+
+
+@dataclass(frozen=True)
+class StackClient:
+    """One stack, running or not: its state directory and the offset of its ports."""
+
+    state: State
+    offset: int
+
+    @classmethod
+    def here(cls, offset: int | None = None, environment: Mapping[str, str] | None = None) -> StackClient:
+        """The stack that the environment names. Without an offset, that of the directory's running stack, else 0."""
+        given = os.environ if environment is None else environment
+        named = given.get("OMOIOS_PORT_OFFSET")
+        if offset is None and named:
+            offset = int(named)
+        state = State(choose_directory(repository_root(), offset or 0, given, os.geteuid()))
+        if offset is None:
+            offset = int(state.read(state.stack_file).get("offset", 0)) if state.supervised() else 0
+        return cls(state, offset)
+
+    def stack(self) -> Stack:
+        """The stack's description, for environments, addresses and secrets. Raises StateError before the first `up`."""
+        if not self.state.exists():
+            raise StateError(f"no stack was ever started in {self.state.directory}; start one with `make up`")
+        return Stack(repository_root(), self.state, PortPlan(self.offset), operator_settings())
+
+    def running(self) -> bool:
+        return self.state.supervised() and control.answers(self.state.socket_path)
+
+    def up(
+        self, only: list[str] | None = None, instances: Mapping[str, int] | None = None, progress: Progress = _ignore
+    ) -> list[dict[str, Any]]:
+        """Start what is missing and wait until it is ready. Raises ControlError with the reason."""
+        self._ensure_daemon()
+        runner_settings = {name: value for name, value in os.environ.items() if name.startswith(RUNNER_PREFIX)}
+        request = {"verb": "up", "only": only, "instances": dict(instances or {}), "runner_settings": runner_settings}
+        found: list[dict[str, Any]] = self.call(request, progress)
+        return found
+
+    def down(self, progress: Progress = _ignore) -> list[str]:
+        """End the supervisor and all it started; without a living one, what a dead one left. Returns the latter."""
+        if self.state.supervised():
+            pid = self.call({"verb": "down"}, progress)["pid"]
+            self._await_end(pid)
+            return []
+        if not self.state.exists():
+            return []
+        return [f"{row.part} (pid {row.pid})" for row in ProcessTable(self.state).end_all()]
+
+    def status(self) -> list[dict[str, Any]]:
+        """Every part, instance and step; empty when nothing runs."""
+        if not self.state.supervised():
+            return []
+        found: list[dict[str, Any]] = self.call({"verb": "status"})
+        return found
+
+    def kill(self, part: str, signal_name: str = "KILL", instance: int | None = None) -> list[int]:
+        """Send a signal (`STOP`, `CONT`, `KILL`, `TERM`) to a part's processes; returns their ids."""
+        found: list[int] = self.call({"verb": "kill", "part": part, "signal": signal_name, "instance": instance})
+        return found
+
+    def restart(self, part: str, instance: int | None = None, progress: Progress = _ignore) -> list[dict[str, Any]]:
+        """End a part's processes one by one and wait until each is ready again."""
+        found: list[dict[str, Any]] = self.call({"verb": "restart", "part": part, "instance": instance}, progress)
+        return found
+
+    def migrate(self, progress: Progress = _ignore) -> list[dict[str, Any]]:
+        """Run the migrations of every service against the running database."""
+        found: list[dict[str, Any]] = self.call({"verb": "migrate"}, progress)
+        return found
+
+    def stop(self, parts: list[str]) -> None:
+        """End parts while the others go on; `up` starts them again."""
+        self.call({"verb": "stop", "parts": parts})
+
+    def call(self, request: dict[str, Any], progress: Progress = _ignore) -> Any:
+        """One control request. Raises ControlError when no supervisor runs."""
+        if not self.state.supervised():
+            raise control.ControlError("the stack does not run; start it with `make up`")
+        return control.call(self.state.socket_path, request, progress)
+
+    def _ensure_daemon(self) -> None:
+        if self.running():
+            offset = int(control.call(self.state.socket_path, {"verb": "ping"})["offset"])
+            if offset != self.offset:
+                raise control.ControlError(
+                    f"the stack in {self.state.directory} runs with port offset {offset}, not {self.offset}; "
+                    "end it first (`make down`) or choose another OMOIOS_STATE_DIR"
+                )
+            return
+        self.state.create()
+        log_file = self.state.logs / "supervisor.log"
+        argv = [sys.executable, "-P", "-m", "omoios_local.daemon", str(self.state.directory), str(self.offset)]
+        with log_file.open("ab") as log:
+            daemon = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
+            )
+        deadline = time.monotonic() + DAEMON_START_S
+        while not control.answers(self.state.socket_path):
+            if daemon.poll() not in (None, 0) and not self.state.supervised():
+                raise control.ControlError(f"the supervisor ended at once:\n{tail(log_file)}")
+            if time.monotonic() > deadline:
+                raise control.ControlError(f"the supervisor did not answer within {DAEMON_START_S:g} s:\n{tail(log_file)}")
+            time.sleep(0.02)
+
+    def _await_end(self, pid: int, timeout_s: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while self.state.supervised():
+            if time.monotonic() > deadline:
+                raise control.ControlError(f"the supervisor (pid {pid}) did not end within {timeout_s:g} s")
+            time.sleep(0.02)
+
+
+def log_files(state: State, part: str | None) -> list[Path]:
+    """Log files of one part with all its instances, or of everything. Raises ValueError when there is none."""
+    found = sorted(state.logs.glob("*.log"))
+    if part is not None:
+        found = [file for file in found if file.stem == part or file.stem.rpartition("-")[0] == part]
+    if not found:
+        raise ValueError(f"no log of {part or 'anything'} in {state.logs}")
+    return found
