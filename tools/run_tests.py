@@ -5,7 +5,7 @@
     python -m tools.run_tests unit -- -k outbox -x  arguments after -- go to pytest
 
 Each phase is one pytest run, so that a part which needs the machine for itself has it. A JUnit file per phase is
-written to `.omoios/junit`. The last line is the sum: `N passed, N failed` (and skipped, where there are any).
+written to `build/junit`. The last line is the sum: `N passed, N failed` (and skipped, where there are any).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-REPORTS = ROOT / ".omoios" / "junit"
+REPORTS = ROOT / "build" / "junit"
 NO_TESTS = 5  # pytest's exit code for an empty selection.
 
 

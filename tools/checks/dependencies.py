@@ -65,6 +65,8 @@ def check(root: Path) -> list[Finding]:
                 continue
             for line, source, name in imports(parse(path), ""):
                 top = source.split(".")[0]
+                if not top:  # A relative import stays inside the package.
+                    continue
                 # `google` is a namespace shared by several distributions; the second part tells which.
                 choices = {"google.protobuf": {"protobuf"}, "google.rpc": {"googleapis-common-protos"}}
                 key = ".".join([*source.split("."), name or ""][:2])

@@ -36,8 +36,8 @@ LIBRARIES = {
         "shutil signal socket ssl tempfile threading time urllib"
     ),
 }
-# Pure parts of otherwise impure packages.
-PURE_MODULES = ("urllib.parse", "http.HTTPStatus", "pathlib.PurePosixPath", "pathlib.PurePath")
+# Parts of those packages that every file may import: types, pure functions, and the error that a unique key raises.
+PLAIN_MODULES = ("sqlalchemy.exc", "urllib.parse", "http.HTTPStatus", "pathlib.PurePosixPath", "pathlib.PurePath")
 
 ROLES = {
     "routes": Role(
@@ -46,11 +46,11 @@ ROLES = {
         allows=_of("http io"),
         forbidden_kit=_of("db events rpc"),
     ),
-    "schemas": Role(own=_of("schemas rules"), lower=_of("schemas rules"), kit=_of("errors http ids")),
+    "schemas": Role(own=_of("schemas rules tables"), lower=_of("schemas rules tables"), kit=_of("errors http ids")),
     "rpc": Role(own=_of("rpc service errors"), top=_of("errors settings"), allows=_of("grpc contracts io")),
     "consumers": Role(own=_of("consumers service errors"), top=_of("errors settings"), allows=_of("contracts io")),
     "jobs": Role(own=_of("jobs service errors"), top=_of("errors settings"), allows=_of("contracts io")),
-    # Tables come in as the types of rows that the store hands over; the SQL toolkit itself stays out of a service.
+    # Tables come into service, schemas and events as the types of rows; the SQL toolkit itself stays out of them.
     "service": Role(
         own=_of("service rules store tables adapters schemas errors"),
         lower=_of("service rules tables schemas errors"),

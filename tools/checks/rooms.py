@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tools.checks.roles import (
     LIBRARIES,
-    PURE_MODULES,
+    PLAIN_MODULES,
     ROLES,
     TOP_MODULES,
     TRANSACTIONS,
@@ -121,7 +121,7 @@ def _imports(module: Module, tree: dict[str, Module]) -> Iterator[tuple[int, str
                 yield line, f"{here} must not import servicekit.{part}"
         elif top.endswith("_service") and top != module.name.split(".")[0]:
             yield line, f"a service never imports another: {top}"
-        elif not full.startswith(PURE_MODULES):
+        elif not full.startswith(PLAIN_MODULES):
             for group, names in LIBRARIES.items():
                 if top in names and group not in may.allows and "*" not in may.allows:
                     yield line, f"{here} must not import {top} ({_place(group)})"

@@ -64,7 +64,7 @@ def imports(tree: ast.Module, package: str) -> Iterator[tuple[int, str, str | No
             module = node.module or ""
             if node.level:
                 parts = package.split(".")
-                above = parts[: len(parts) - node.level + 1]
+                above = parts[: len(parts) - node.level + 1] if package else [""]
                 module = ".".join([*above, module] if module else above)
             for alias in node.names:
                 yield node.lineno, module, alias.name

@@ -1,0 +1,111 @@
+# Every step of CI is a target. `make` prints what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+LOCAL := $(RUN) -m omoios_local
+UV_COMPILE := $(abspath $(VENV))/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet
+export VENV PYTHON
+
+.PHONY: help
+help: ## Print this help
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z][a-z0-9-]*:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+##@ The product
+.PHONY: install demo up down reset status logs restart admin
+install: ## Make .venv from the hashed locks (done by every other target when needed)
+	@tools/install.sh
+
+demo: install ## The main job on a real repository: repo=<path or URL> plan=<file> push=1
+	@$(RUN) -m omoios_demo $(if $(repo),--repo '$(repo)') $(if $(plan),--plan '$(plan)') $(if $(push),--push)
+
+up: install ## Start the whole stack on this machine, gateway on port 18000
+	@$(LOCAL) up $(args)
+
+down: ## Stop it; data stays
+	@$(LOCAL) down $(args)
+
+reset: ## Stop it and delete its data
+	@$(LOCAL) reset $(args)
+
+status: ## Parts, outbox age, consumer lag, dead letters, disk
+	@$(LOCAL) status $(args)
+
+logs: ## Logs: part=workflow, args='--follow'
+	@$(LOCAL) logs $(part) $(args)
+
+restart: ## Restart a part: part=workflow
+	@$(LOCAL) restart $(part) $(args)
+
+admin: ## Make a platform super admin: email=you@example.com
+	@$(LOCAL) admin '$(email)' $(args)
+
+##@ Development
+.PHONY: test check fmt e2e coverage
+test: install ## All tests: unit, integration, gateway, contract, end to end (phase=unit k=outbox)
+	@$(RUN) -m tools.run_tests $(phase) $(if $(k),-- -k '$(k)')
+
+e2e: install ## The end-to-end tests alone
+	@$(RUN) -m tools.run_tests e2e
+
+check: install ## Lint, types, house rules, contracts, catalogue (only='rooms mypy')
+	@$(RUN) -m tools.run_checks $(only)
+
+fmt: install ## Lay out the code and mend what the linter can
+	@$(VENV)/bin/ruff check --quiet --fix-only . && $(VENV)/bin/ruff format .
+
+coverage: install ## Operations of the public contract: served, pending, missing
+	@$(RUN) -m tools.coverage
+
+##@ Generated files
+.PHONY: proto proto-check openapi topology lock
+proto: install ## Generate libs/contracts from proto/
+	@$(RUN) -m tools.proto write
+
+proto-check: install ## Lint, compatibility and drift of the contracts
+	@$(RUN) -m tools.run_checks buf-lint buf-breaking contracts
+
+openapi: install ## Write the merged OpenAPI document
+	@$(RUN) -m gateway_edge.openapi write
+
+topology: install ## Write deploy/nats/topology.yaml from what the services say
+	@$(RUN) -m servicekit.events.topology write
+
+lock: install ## Resolve requirements/*.in anew; upgrade=1 takes the newest versions
+	@cd requirements && $(UV_COMPILE) $(if $(upgrade),--upgrade) bootstrap.in -o bootstrap.lock
+	@cd requirements && $(UV_COMPILE) $(if $(upgrade),--upgrade) dev.in -o dev.lock
+	@cd requirements && $(UV_COMPILE) $(if $(upgrade),--upgrade) base.in -c dev.lock -o base.lock
+
+##@ Operations on a running stack
+.PHONY: migrate events events-tail dlq dlq-replay rebuild backup restore rotate-keys
+migrate: install ## Bring every database to its newest revision
+	@$(LOCAL) migrate $(args)
+
+events: install ## Print the event map: who says what, who listens
+	@$(RUN) -m tools.catalogue events --print
+
+events-tail: ## Print events as JSON while they happen: subject='workflow.>'
+	@$(LOCAL) events-tail $(subject) $(args)
+
+dlq: ## List dead letters
+	@$(LOCAL) dlq $(args)
+
+dlq-replay: ## Hand dead letters to their consumers again: id=<dead letter> or all of them
+	@$(LOCAL) dlq-replay $(id) $(args)
+
+rebuild: ## Rebuild the read-only projections from their owners' snapshots: service=workflow
+	@$(LOCAL) rebuild $(service) $(args)
+
+backup: ## Dump every database: to=<folder>
+	@$(LOCAL) backup $(to) $(args)
+
+restore: ## Load a dump: from=<folder>
+	@$(LOCAL) restore $(from) $(args)
+
+rotate-keys: ## Put a new signing key in use
+	@$(LOCAL) rotate-keys $(args)

@@ -1,0 +1,1 @@
+"""Which operations of the public contract are served, and which are still to come."""

@@ -1,0 +1,3 @@
+from tools.coverage.check import main
+
+raise SystemExit(main())
