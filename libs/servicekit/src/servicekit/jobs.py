@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+
+from servicekit import context, telemetry
+from servicekit.errors import AppError
+from servicekit.ids import new_id
+from servicekit.leader import LeaderLocks
+from servicekit.logging import get_logger
+
+_log = get_logger(__name__)
+
+FOLLOWER_PAUSE_S = 2.0
+"""How often an instance that is not the leader asks for the lock; a dead leader's work goes on after this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """``run`` every ``every_s`` seconds, never overlapping itself.
 
-    ``leader``: only the instance that holds the advisory lock of ``(service, name)`` runs it. ``jitter``: part
-    of ``every_s`` by which a pause is randomly shortened or lengthened. ``timeout_s``: a longer run is cancelled
-    and counted as failed. After a failure the pause doubles, up to ``max_backoff_s``.
+    ``leader``: only the instance that holds the advisory lock of this name runs it. ``jitter``: part of ``every_s``
+    by which a pause is randomly shortened or lengthened. ``timeout_s``: a longer run is cancelled and counted as
+    failed. After a failure the pause doubles with each further one, up to ``max_backoff_s``.
     """
 
     name: str
@@ -28,3 +43,100 @@ class Job:
             raise ValueError(f"job {self.name}: every_s must be positive")
         if not 0 <= self.jitter < 1:
             raise ValueError(f"job {self.name}: jitter must be in [0, 1)")
+
+
+class JobRunner:
+    """Runs the jobs of a process; a host part.
+
+    ``grace_s``: how long ``close`` lets a running job finish before it is cancelled.
+    """
+
+    def __init__(self, jobs: Sequence[Job], leader: LeaderLocks | None, *, grace_s: float = 10.0) -> None:
+        names = [job.name for job in jobs]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two jobs have one name: {sorted(names)}")
+        if leader is None and any(job.leader for job in jobs):
+            raise ValueError("a leader job needs a database")
+        self._jobs = tuple(jobs)
+        self._leader = leader
+        self._grace_s = grace_s
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._runs = telemetry.counter("job_runs_total", "Runs of a job.", ("job", "outcome"))
+        self._durations = telemetry.histogram("job_duration_seconds", "Duration of a job's runs.", ("job",))
+        self._success = telemetry.gauge("job_last_success_timestamp_seconds", "When a job last succeeded.", ("job",))
+        self._leads = telemetry.gauge("job_leader", "Whether this instance leads a job.", ("job",))
+
+    async def start(self) -> None:
+        """Starts one task for each job; its first run comes at once."""
+        self._stop.clear()
+        self._tasks = [asyncio.create_task(self._loop(job), name=f"job-{job.name}") for job in self._jobs]
+
+    async def close(self) -> None:
+        """Starts no further run, lets the running ones finish within the grace period, then cancels them."""
+        self._stop.set()
+        tasks, self._tasks = self._tasks, []
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self._grace_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self._leader is not None:
+            await self._leader.close()
+
+    async def _loop(self, job: Job) -> None:
+        failures = 0
+        await self._pause(random.random() * min(job.every_s * job.jitter, 1.0))
+        while not self._stop.is_set():
+            if job.leader and not await self._lead(job):
+                await self._pause(min(job.every_s, FOLLOWER_PAUSE_S) * random.uniform(0.8, 1.2))
+                continue
+            failures = 0 if await self._run(job) else failures + 1
+            pause = job.every_s
+            if failures:
+                pause = max(pause, min(job.every_s * 2.0 ** min(failures, 20), job.max_backoff_s))
+            await self._pause(pause * random.uniform(1 - job.jitter, 1 + job.jitter))
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+
+    async def _lead(self, job: Job) -> bool:
+        assert self._leader is not None
+        try:
+            leads = await self._leader.hold(job.name)
+        except Exception as error:
+            _log.warning("leader lock not asked for", job=job.name, cause=f"{type(error).__name__}: {error}")
+            leads = False
+        self._leads.labels(job.name).set(leads)
+        return leads
+
+    async def _run(self, job: Job) -> bool:
+        started = time.perf_counter()
+        run_id = new_id()
+        outcome = "failed"
+        with context.bind(correlation=run_id, causation=f"job:{job.name}", trace="", subject=f"job:{job.name}"):
+            try:
+                with telemetry.span(f"job {job.name}"):
+                    if job.leader and self._leader is not None:
+                        await self._leader.guarded(job.name, self._timed(job))
+                    else:
+                        await self._timed(job)
+                outcome = "ok"
+            except TimeoutError as error:
+                _log.error("job failed", job=job.name, cause=f"longer than {job.timeout_s} s or {error}")
+            except AppError as error:
+                _log.warning("job failed", job=job.name, code=error.code, cause=error.detail)
+            except Exception as error:
+                _log.error("job failed", job=job.name, exc_info=error)
+            finally:
+                self._runs.labels(job.name, outcome).inc()
+                self._durations.labels(job.name).observe(time.perf_counter() - started)
+        if outcome == "ok":
+            self._success.labels(job.name).set_to_current_time()
+        return outcome == "ok"
+
+    async def _timed(self, job: Job) -> None:
+        async with asyncio.timeout(job.timeout_s):
+            await job.run()

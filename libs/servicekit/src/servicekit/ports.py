@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from starlette.requests import HTTPConnection
-
     from servicekit.auth.principal import Principal
 
 
@@ -40,8 +38,8 @@ class DatabasePart(Protocol):
 class AuthenticatorPart(Part, Protocol):
     """``servicekit.auth.Authenticator``."""
 
-    async def authenticate(self, connection: HTTPConnection) -> Principal | None:
-        """The principal of a request or WebSocket with its memberships loaded.
+    async def authenticate(self, scope: Mapping[str, Any]) -> Principal | None:
+        """The principal of an ASGI scope with its memberships loaded.
 
         None when no credential was presented; raises a 401 AppError for a bad one.
         """
@@ -61,7 +59,7 @@ class AccessEntry(Protocol):
     def public(self) -> bool:
         """Whether the operation is served without any principal."""
 
-    def check(self, principal: Principal | None) -> None:
+    def admit(self, principal: Principal) -> None:
         """Raises 403 when principals of this type may not call the operation at all."""
 
 

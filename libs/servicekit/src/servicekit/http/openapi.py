@@ -1,0 +1,114 @@
+"""The OpenAPI document of a service: FastAPI's, the hot routes, and the problem shapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
+
+from servicekit.http.hot import HotRoute
+from servicekit.http.problems import COMPONENT_SCHEMAS, FIELDS_SCHEMA
+
+if TYPE_CHECKING:
+    from servicekit.host import Service
+
+_REF = "#/components/schemas/{name}"
+
+
+def openapi_document(service: Service) -> dict[str, Any]:
+    """The document of a service, without starting it: for the gateway's merge and the drift check."""
+    from servicekit.http.app import create_app
+
+    return create_app(service).openapi()
+
+
+def document(service: str, routes: Sequence[BaseRoute], hot_routes: Iterable[HotRoute]) -> dict[str, Any]:
+    """The document of these routes; operations and components are in a stable order."""
+    found = get_openapi(title=f"OmoiOS {service}", version="1", openapi_version="3.1.0", routes=_documented(routes))
+    components = found.setdefault("components", {})
+    schemas: dict[str, Any] = components.setdefault("schemas", {})
+    hot = list(hot_routes)
+    types = [t for route in hot for t in (route.request_type, route.response_type) if t is not None and t is not Any]
+    made, definitions = msgspec.json.schema_components(types, ref_template=_REF)
+    by_type = dict(zip(map(id, types), made, strict=True))
+    schemas.update(definitions)
+    for route in hot:
+        for method in sorted(route.methods):
+            found["paths"].setdefault(route.path_format, {})[method.lower()] = _hot_operation(route, by_type)
+    schemas.update(COMPONENT_SCHEMAS)
+    # FastAPI documents its own 422; what is answered here has two members more.
+    schemas.pop("ValidationError", None)
+    schemas["HTTPValidationError"] = FIELDS_SCHEMA
+    components["schemas"] = dict(sorted(schemas.items()))
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+        "cookie": {"type": "apiKey", "in": "cookie", "name": "omoios_access_token"},
+    }
+    found["paths"] = dict(sorted(found["paths"].items()))
+    _secure(found, routes, hot)
+    return found
+
+
+def _documented(routes: Sequence[BaseRoute]) -> list[BaseRoute]:
+    return [route for route in routes if not isinstance(route, HotRoute)]
+
+
+def _secure(found: dict[str, Any], routes: Sequence[Any], hot: Sequence[HotRoute]) -> None:
+    """Marks each operation with what it needs, and with the 401 that follows."""
+    public = {
+        route.operation.id
+        for route in [*routes, *hot]
+        if getattr(route, "operation", None) is not None and route.operation.access.public
+    }
+    for operations in found["paths"].values():
+        for operation in operations.values():
+            if operation["operationId"] in public:
+                operation["security"] = []
+                continue
+            operation["security"] = [{"bearer": []}, {"cookie": []}]
+            operation["responses"].setdefault(
+                "401",
+                {
+                    "description": "`auth.unauthenticated`: Not authenticated.",
+                    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+                },
+            )
+
+
+def _hot_operation(route: HotRoute, by_type: dict[int, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "tags": [route.operation_id.partition(".")[0]],
+        "summary": route.summary,
+        "operationId": route.operation_id,
+        "responses": {},
+    }
+    if route.description:
+        operation["description"] = route.description
+    parameters = re.findall(r"{(\w+)}", route.path_format)
+    if parameters:
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parameters
+        ]
+    if route.request_type is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": by_type.get(id(route.request_type), {})}},
+        }
+    success: dict[str, Any] = {"description": "Successful Response"}
+    if route.response_type is not None:
+        success["content"] = {"application/json": {"schema": by_type.get(id(route.response_type), {})}}
+    operation["responses"][str(route.status_code)] = success
+    operation["responses"].update({str(status): body for status, body in route.responses.items()})
+    if route.request_type is not None:
+        operation["responses"].setdefault(
+            "422",
+            {
+                "description": "Validation Error",
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/InvalidRequest"}}},
+            },
+        )
+    return operation
