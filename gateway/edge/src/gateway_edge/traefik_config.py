@@ -1,0 +1,285 @@
+"""Traefik's configuration, rendered from ``gateway/routes.yaml`` for wherever the services listen.
+
+``python -m gateway_edge.traefik_config DIRECTORY --compose`` writes the configuration of the container path.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gateway_edge import openapi, pending
+from gateway_edge.pending import Operation
+from gateway_edge.routes import EDGE, OWNERS, Routes, load
+from gateway_edge.traefik_routers import routers
+
+DEFAULT_PORTS = {
+    "gateway": 18000,
+    "identity": 18101,
+    "workflow": 18102,
+    "agents": 18103,
+    "monitoring": 18104,
+    "billing": 18105,
+    "vcs": 18106,
+    "edge": 18107,
+}
+
+# A dead instance refuses the probe at once; one that hangs is left out after the timeout. The timeout is longer than
+# the interval because a busy event loop answers late, and leaving out the only instance would turn a delay into an
+# outage.
+HEALTH_CHECK = {"path": "/readyz", "interval": "1s", "unhealthyInterval": "500ms", "timeout": "3s"}
+
+# Five attempts with these pauses reach past the second in which a killed instance is still in rotation. Requests whose
+# bytes may have reached an instance are repeated only for idempotent methods, and only with bodies up to this size.
+RETRY = {"attempts": 5, "initialInterval": "50ms"}
+RETRY_BODY_BYTES = 1_048_576
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an operator decides about the gateway.
+
+    ``listen``: address of the entry point without its port. ``rate_limits``: ``loose`` or ``contract``.
+    ``trusted_proxies``: networks in front of the gateway whose X-Forwarded-* is believed. ``access_log``: a file;
+    None writes to standard output, the empty string turns it off. ``metrics_port``: Prometheus metrics on loopback.
+    ``cors_origins``: origins that may read a 429 of the gateway itself; everything else is answered by the services.
+    """
+
+    listen: str = "127.0.0.1"
+    rate_limits: str = "loose"
+    trusted_proxies: tuple[str, ...] = ()
+    access_log: str | None = None
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
+    cors_origins: tuple[str, ...] = ("http://localhost:3000",)
+    log_level: str = "WARN"
+
+
+def render(
+    ports: Mapping[str, int],
+    directory: Path,
+    *,
+    environment: str = "local",
+    instances: Mapping[str, Sequence[int | str]] | None = None,
+    options: Options | None = None,
+    routes: Routes | None = None,
+    not_built: Iterable[Operation] | None = None,
+    built: Iterable[Operation] | None = None,
+) -> Path:
+    """Writes ``traefik.yml`` and ``dynamic/gateway.yml`` below ``directory`` and returns the first one.
+
+    ``ports``: ``gateway`` and, for services with one instance on 127.0.0.1, their HTTP port. ``instances``: service →
+    all its instances, each a local port or ``host:port``; it replaces the port of that service, and an empty list means
+    that nothing runs. A running Traefik follows a rewritten dynamic file, so call it again when instances change.
+    ``not_built`` and ``built`` default to ``tools/coverage/pending.txt`` and what ``gateway/openapi.json`` declares.
+    """
+    chosen = options or Options()
+    table = routes or load()
+    addresses = addresses_of(ports, instances or {})
+    listed = pending.read() if not_built is None else list(not_built)
+    served = openapi.committed_operations() if built is None else list(built)
+    dynamic = directory.absolute() / "dynamic"
+    dynamic.mkdir(parents=True, exist_ok=True)
+    static_file = directory.absolute() / "traefik.yml"
+    _write(static_file, static_config(ports["gateway"], dynamic, chosen))
+    _write(dynamic / "gateway.yml", dynamic_config(table, addresses, environment, chosen, listed, served))
+    return static_file
+
+
+def addresses_of(ports: Mapping[str, int], instances: Mapping[str, Sequence[int | str]]) -> dict[str, list[str]]:
+    """Service → ``host:port`` of its instances. Raises ValueError for a service that is nowhere or unknown."""
+    if unknown := sorted(set(instances) - set(OWNERS)):
+        raise ValueError(f"no such service: {', '.join(unknown)}")
+    addresses = {}
+    for owner in OWNERS:
+        if owner in instances:
+            given: Sequence[int | str] = instances[owner]
+        elif owner in ports:
+            given = [ports[owner]]
+        else:
+            raise ValueError(f"neither a port nor instances are given for {owner}")
+        addresses[owner] = [f"127.0.0.1:{item}" if isinstance(item, int) else item for item in given]
+    return addresses
+
+
+def static_config(port: int, dynamic: Path, options: Options) -> dict[str, Any]:
+    """The part that Traefik reads once, at start."""
+    entry_point: dict[str, Any] = {
+        "address": f"{options.listen}:{port}",
+        "asDefault": True,
+        "transport": {
+            # Reading a whole request may take this long (a push over a slow line); answers and open streams are not
+            # limited. Idle clients are let go after idleTimeout.
+            "respondingTimeouts": {"readTimeout": "600s", "writeTimeout": "0s", "idleTimeout": "90s"},
+            "lifeCycle": {"graceTimeOut": "10s"},
+        },
+        "http": {
+            # X_User_Id and X.User.Id are other names than X-User-Id only for some of the programs on the way.
+            "aliasHeadersStrategy": "delete",
+            "maxHeaderBytes": 65_536,
+            # File names in paths may hold an encoded slash or percent; nothing may hold these two.
+            "encodedCharacters": {"allowEncodedBackSlash": False, "allowEncodedNullCharacter": False},
+        },
+        "forwardedHeaders": {"insecure": False, "trustedIPs": list(options.trusted_proxies)},
+    }
+    config: dict[str, Any] = {
+        "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
+        "entryPoints": {"web": entry_point},
+        "providers": {
+            # Instances come and go together at a restart; two seconds, the default, would be felt.
+            "providersThrottleDuration": "200ms",
+            "file": {"directory": str(dynamic), "watch": True},
+        },
+        "log": {"level": options.log_level, "format": "json"},
+    }
+    if options.access_log != "":
+        # Only what is listed: no query string (tokens of WebSockets), no header (credentials), no user name.
+        kept = (
+            "ClientHost", "DownstreamContentSize", "DownstreamStatus", "Duration", "OriginDuration", "OriginStatus",
+            "RequestContentSize", "RequestMethod", "RequestPath", "RequestProtocol", "RetryAttempts", "RouterName",
+            "ServiceAddr", "ServiceName", "StartUTC",
+        )  # fmt: skip
+        config["accessLog"] = {
+            "format": "json",
+            "bufferingSize": 128,
+            "fields": {
+                "defaultMode": "drop",
+                "names": dict.fromkeys(kept, "keep"),
+                "queryParameters": {"defaultMode": "drop"},
+                "headers": {"defaultMode": "drop", "names": {"X-Request-Id": "keep"}},
+            },
+        }
+        if options.access_log is not None:
+            config["accessLog"]["filePath"] = options.access_log
+    if options.metrics_port is not None:
+        address = f"{options.metrics_host}:{options.metrics_port}"
+        config["entryPoints"]["metrics"] = {"address": address, "http": {"aliasHeadersStrategy": "delete"}}
+        config["metrics"] = {"prometheus": {"entryPoint": "metrics", "addRoutersLabels": True}}
+    return config
+
+
+def dynamic_config(
+    routes: Routes,
+    addresses: Mapping[str, Sequence[str]],
+    environment: str,
+    options: Options,
+    not_built: Sequence[Operation],
+    built: Sequence[Operation],
+) -> dict[str, Any]:
+    """The part that Traefik follows while it runs: routers, middlewares, services."""
+    return {
+        "http": {
+            "routers": routers(routes, environment, not_built, built),
+            "middlewares": middlewares(routes, options),
+            "services": services(addresses),
+            "serversTransports": {
+                "services": {
+                    "maxIdleConnsPerHost": 256,
+                    # uvicorn closes a connection that was idle for 5 s; whoever closes first avoids that a request is
+                    # sent into a connection that is just being closed.
+                    "forwardingTimeouts": {"dialTimeout": "2s", "idleConnTimeout": "3s", "responseHeaderTimeout": "0s"},
+                }
+            },
+        }
+    }
+
+
+def middlewares(routes: Routes, options: Options) -> dict[str, Any]:
+    """Every middleware by name."""
+    found: dict[str, Any] = {
+        "remove-headers": {"headers": {"customRequestHeaders": dict.fromkeys(routes.removed_request_headers, "")}},
+        # Only what Traefik itself answers when a service is gone. A service's own 503 and its Retry-After pass.
+        "error-pages": {"errors": {"status": ["502", "504"], "service": EDGE, "query": "/_edge/errors/{status}"}},
+        # 502 is Traefik's own answer to a connection that broke before a response began.
+        "retry": {"retry": {**RETRY, "status": ["502"], "maxRequestBodyBytes": RETRY_BODY_BYTES}},
+        "retry-unsent": {"retry": {**RETRY}},
+        # A browser can read Retry-After of the gateway's own 429 only with these; services set the same values.
+        "limit-cors": {
+            "headers": {
+                "accessControlAllowOriginList": list(options.cors_origins),
+                "accessControlAllowCredentials": True,
+                "accessControlExposeHeaders": ["Retry-After"],
+                "addVaryHeader": True,
+            }
+        },
+    }
+    for limit in routes.limits:
+        bucket = limit.buckets[options.rate_limits]
+        strategy: dict[str, Any] = {"ipv6Subnet": 64}
+        if options.trusted_proxies:
+            strategy["excludedIPs"] = list(options.trusted_proxies)
+        found[f"limit-{limit.name}"] = {
+            "rateLimit": {
+                "average": bucket.average,
+                "period": bucket.period,
+                "burst": bucket.burst,
+                "sourceCriterion": {"ipStrategy": strategy},
+            }
+        }
+    return found
+
+
+def services(addresses: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """One load balancer per service over its instances, the edge standing in while none of them is ready."""
+    found: dict[str, Any] = {}
+    for owner, listed in addresses.items():
+        balancer = {
+            "servers": [{"url": f"http://{address}"} for address in listed],
+            "healthCheck": dict(HEALTH_CHECK),
+            "serversTransport": "services",
+            # Every write of a service goes to the client at once: event streams, long downloads.
+            "responseForwarding": {"flushInterval": "-1ms"},
+        }
+        if owner == EDGE:
+            found[EDGE] = {"loadBalancer": balancer}
+            continue
+        found[f"{owner}-instances"] = {"loadBalancer": balancer}
+        found[owner] = {"failover": {"service": f"{owner}-instances", "fallback": EDGE, "healthCheck": {}}}
+    return found
+
+
+def _write(path: Path, config: Mapping[str, Any]) -> None:
+    text = yaml.safe_dump(dict(config), sort_keys=False, width=160)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes a configuration: for local processes, or with ``--compose`` for services reached by their DNS names."""
+    parser = argparse.ArgumentParser(prog="python -m gateway_edge.traefik_config", description=main.__doc__)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--compose", action="store_true", help="services by name, entry point on all interfaces")
+    parser.add_argument("--environment", default="local", choices=("local", "test", "production"))
+    parser.add_argument("--rate-limits", default=None, choices=("loose", "contract"))
+    parser.add_argument("--trusted-proxy", action="append", default=[], metavar="NETWORK")
+    parser.add_argument("--cors-origin", action="append", default=[], metavar="ORIGIN")
+    parser.add_argument("--dynamic-at", metavar="PATH", help="where the dynamic directory lies for Traefik")
+    given = parser.parse_args(arguments)
+    options = Options(
+        listen="" if given.compose else "127.0.0.1",
+        rate_limits=given.rate_limits or ("contract" if given.environment == "production" else "loose"),
+        trusted_proxies=tuple(given.trusted_proxy),
+        cors_origins=tuple(given.cors_origin) or Options.cors_origins,
+        metrics_port=18008 if given.compose else None,
+        metrics_host="" if given.compose else "127.0.0.1",
+    )
+    names = {owner: [f"{owner}:{DEFAULT_PORTS[owner]}"] for owner in OWNERS} if given.compose else None
+    static = render(DEFAULT_PORTS, given.directory, environment=given.environment, instances=names, options=options)
+    if given.dynamic_at:
+        config = yaml.safe_load(static.read_text(encoding="utf-8"))
+        config["providers"]["file"]["directory"] = given.dynamic_at
+        _write(static, config)
+    sys.stdout.write(f"{static}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
