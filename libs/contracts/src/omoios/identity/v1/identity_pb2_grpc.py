@@ -75,11 +75,6 @@ class IdentityServiceStub:
                 request_serializer=omoios_dot_identity_dot_v1_dot_identity__pb2.VerifyApiKeyRequest.SerializeToString,
                 response_deserializer=omoios_dot_identity_dot_v1_dot_identity__pb2.VerifyApiKeyResponse.FromString,
                 _registered_method=True)
-        self.GetProviderToken = channel.unary_unary(
-                '/omoios.identity.v1.IdentityService/GetProviderToken',
-                request_serializer=omoios_dot_identity_dot_v1_dot_identity__pb2.GetProviderTokenRequest.SerializeToString,
-                response_deserializer=omoios_dot_identity_dot_v1_dot_identity__pb2.GetProviderTokenResponse.FromString,
-                _registered_method=True)
         self.ListMembershipSnapshot = channel.unary_unary(
                 '/omoios.identity.v1.IdentityService/ListMembershipSnapshot',
                 request_serializer=omoios_dot_identity_dot_v1_dot_identity__pb2.ListMembershipSnapshotRequest.SerializeToString,
@@ -155,13 +150,6 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetProviderToken(self, request, context):
-        """A user's token at an outside provider (GitHub). Never logged, never in an event. Caller: vcs.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def ListMembershipSnapshot(self, request, context):
         """Paged snapshots from which replicas are rebuilt; ordered by id.
         """
@@ -223,11 +211,6 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.VerifyApiKey,
                     request_deserializer=omoios_dot_identity_dot_v1_dot_identity__pb2.VerifyApiKeyRequest.FromString,
                     response_serializer=omoios_dot_identity_dot_v1_dot_identity__pb2.VerifyApiKeyResponse.SerializeToString,
-            ),
-            'GetProviderToken': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetProviderToken,
-                    request_deserializer=omoios_dot_identity_dot_v1_dot_identity__pb2.GetProviderTokenRequest.FromString,
-                    response_serializer=omoios_dot_identity_dot_v1_dot_identity__pb2.GetProviderTokenResponse.SerializeToString,
             ),
             'ListMembershipSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.ListMembershipSnapshot,
@@ -462,33 +445,6 @@ class IdentityService:
             '/omoios.identity.v1.IdentityService/VerifyApiKey',
             omoios_dot_identity_dot_v1_dot_identity__pb2.VerifyApiKeyRequest.SerializeToString,
             omoios_dot_identity_dot_v1_dot_identity__pb2.VerifyApiKeyResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetProviderToken(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/omoios.identity.v1.IdentityService/GetProviderToken',
-            omoios_dot_identity_dot_v1_dot_identity__pb2.GetProviderTokenRequest.SerializeToString,
-            omoios_dot_identity_dot_v1_dot_identity__pb2.GetProviderTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

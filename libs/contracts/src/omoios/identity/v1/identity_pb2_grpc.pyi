@@ -47,8 +47,6 @@ class IdentityServiceStub:
     BatchGetOrganizations: _grpc.UnaryUnaryMultiCallable[_identity_pb2.BatchGetOrganizationsRequest, _identity_pb2.BatchGetOrganizationsResponse]
     VerifyApiKey: _grpc.UnaryUnaryMultiCallable[_identity_pb2.VerifyApiKeyRequest, _identity_pb2.VerifyApiKeyResponse]
     """The principal behind an API key, or NOT_FOUND."""
-    GetProviderToken: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GetProviderTokenRequest, _identity_pb2.GetProviderTokenResponse]
-    """A user's token at an outside provider (GitHub). Never logged, never in an event. Caller: vcs."""
     ListMembershipSnapshot: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListMembershipSnapshotRequest, _identity_pb2.ListMembershipSnapshotResponse]
     """Paged snapshots from which replicas are rebuilt; ordered by id."""
     ListRevocationSnapshot: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListRevocationSnapshotRequest, _identity_pb2.ListRevocationSnapshotResponse]
@@ -73,8 +71,6 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     BatchGetOrganizations: _aio.UnaryUnaryMultiCallable[_identity_pb2.BatchGetOrganizationsRequest, _identity_pb2.BatchGetOrganizationsResponse]  # type: ignore[assignment]
     VerifyApiKey: _aio.UnaryUnaryMultiCallable[_identity_pb2.VerifyApiKeyRequest, _identity_pb2.VerifyApiKeyResponse]  # type: ignore[assignment]
     """The principal behind an API key, or NOT_FOUND."""
-    GetProviderToken: _aio.UnaryUnaryMultiCallable[_identity_pb2.GetProviderTokenRequest, _identity_pb2.GetProviderTokenResponse]  # type: ignore[assignment]
-    """A user's token at an outside provider (GitHub). Never logged, never in an event. Caller: vcs."""
     ListMembershipSnapshot: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListMembershipSnapshotRequest, _identity_pb2.ListMembershipSnapshotResponse]  # type: ignore[assignment]
     """Paged snapshots from which replicas are rebuilt; ordered by id."""
     ListRevocationSnapshot: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListRevocationSnapshotRequest, _identity_pb2.ListRevocationSnapshotResponse]  # type: ignore[assignment]
@@ -144,14 +140,6 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.VerifyApiKeyResponse, _abc.Awaitable[_identity_pb2.VerifyApiKeyResponse]]:
         """The principal behind an API key, or NOT_FOUND."""
-
-    @_abc_1.abstractmethod
-    def GetProviderToken(
-        self,
-        request: _identity_pb2.GetProviderTokenRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_identity_pb2.GetProviderTokenResponse, _abc.Awaitable[_identity_pb2.GetProviderTokenResponse]]:
-        """A user's token at an outside provider (GitHub). Never logged, never in an event. Caller: vcs."""
 
     @_abc_1.abstractmethod
     def ListMembershipSnapshot(

@@ -1,0 +1,11 @@
+"""Alembic's environment of this service."""
+
+from __future__ import annotations
+
+import identity_service.audit.tables
+import identity_service.organizations.tables
+import identity_service.tokens.tables
+import identity_service.users.tables  # noqa: F401
+from servicekit.db import alembic_env
+
+alembic_env.run()

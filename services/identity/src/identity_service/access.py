@@ -1,0 +1,51 @@
+"""Who may call what of this service."""
+
+from __future__ import annotations
+
+from servicekit.auth import ANY_SERVICE, PUBLIC, SIGNED_IN, WITHOUT_TOKEN, Access, AccessTable
+
+# A session is the user's own: an API key cannot end it, change the password or make further keys.
+_OWN_SESSION = Access(principals=SIGNED_IN)
+
+ACCESS = AccessTable(
+    operations={
+        "tokens.jwks": PUBLIC,
+        "auth.register": PUBLIC,
+        "auth.login": PUBLIC,
+        "auth.refresh": PUBLIC,
+        "auth.logout": _OWN_SESSION,
+        "auth.me": Access(),
+        "auth.update_me": _OWN_SESSION,
+        "auth.change_password": _OWN_SESSION,
+        "auth.create_api_key": _OWN_SESSION,
+        "auth.list_api_keys": _OWN_SESSION,
+        "auth.end_api_key": _OWN_SESSION,
+        "organizations.create_organization": _OWN_SESSION,
+        "organizations.list_organizations": Access(),
+        "organizations.get_organization": Access("org:read"),
+        "organizations.update_organization": Access("org:write"),
+        "organizations.archive_organization": Access("org:delete"),
+        "organizations.owner_info": Access(platform=True),
+        "organizations.add_member": Access("org:members:write"),
+        "organizations.list_members": Access("org:members:read"),
+        "organizations.change_member": Access("org:members:write"),
+        "organizations.remove_member": Access("org:members:delete"),
+        "organizations.list_roles": Access("org:read"),
+        "organizations.create_role": Access("org:write"),
+        "organizations.update_role": Access("org:write"),
+        "organizations.delete_role": Access("org:write"),
+    },
+    rpcs={
+        "IssueServiceToken": WITHOUT_TOKEN,
+        "IssueSandboxTokens": frozenset({"agents"}),
+        "IssueAgentToken": frozenset({"agents"}),
+        "RevokePrincipal": frozenset({"agents"}),
+        "BatchGetMemberships": ANY_SERVICE,
+        "BatchGetUsers": ANY_SERVICE,
+        "BatchGetOrganizations": ANY_SERVICE,
+        "VerifyApiKey": ANY_SERVICE,
+        "ListMembershipSnapshot": ANY_SERVICE,
+        "ListRevocationSnapshot": ANY_SERVICE,
+        "ListOrganizationSnapshot": ANY_SERVICE,
+    },
+)

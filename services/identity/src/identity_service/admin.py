@@ -1,0 +1,66 @@
+"""Operators' commands, run with the service's environment: `python -m identity_service.admin <command>`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+from identity_service.auth.adapters import Argon2Passwords, RedisLoginGuard
+from identity_service.auth.service import AuthService
+from identity_service.settings import Settings
+from identity_service.tokens.service import TokenService
+from servicekit.db import Database
+from servicekit.errors import AppError
+from servicekit.redis import RedisClient
+
+
+async def _make_admin(settings: Settings, email: str) -> str:
+    db = Database(settings)
+    redis = RedisClient(settings)
+    await db.start()
+    try:
+        tokens = TokenService(db, settings)
+        guard = RedisLoginGuard(redis.raw, settings.login_failures, settings.login_window_s)
+        auth = AuthService(db, tokens, Argon2Passwords(1, 1), guard)
+        user = await auth.make_super_admin(email)
+    finally:
+        await redis.close()
+        await db.close()
+    return f"{user.email} is a platform super admin; sign in again to use it."
+
+
+async def _rotate_signing_key(settings: Settings) -> str:
+    db = Database(settings)
+    await db.start()
+    try:
+        tokens = TokenService(db, settings)
+        await tokens.ensure_keys()
+        key_id, previous = await tokens.rotate_key()
+    finally:
+        await db.close()
+    return f"{key_id} signs from now on; tokens of {previous} stay valid until they expire."
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m identity_service.admin", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    make_admin = commands.add_parser("make-admin", help="make an account a platform super admin")
+    make_admin.add_argument("--email", required=True)
+    commands.add_parser("rotate-signing-key", help="let the next key sign")
+    options = parser.parse_args(arguments)
+    settings = Settings()
+    try:
+        if options.command == "make-admin":
+            sys.stdout.write(asyncio.run(_make_admin(settings, options.email)) + "\n")
+        else:
+            sys.stdout.write(asyncio.run(_rotate_signing_key(settings)) + "\n")
+    except AppError as error:
+        sys.stderr.write(f"{error.code}: {error.detail}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

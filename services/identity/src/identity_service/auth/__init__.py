@@ -1,0 +1,1 @@
+"""`/auth`: register, login, refresh, logout, the own account, API keys."""

@@ -1,0 +1,33 @@
+"""Every error this service answers with."""
+
+from __future__ import annotations
+
+from servicekit.errors import ErrorSpec, Kind
+
+EMAIL_TAKEN = ErrorSpec("identity.email_taken", Kind.REFUSED, "This address cannot be registered.")
+WEAK_PASSWORD = ErrorSpec("identity.weak_password", Kind.REFUSED, "This password is too easy to guess.")
+BAD_CREDENTIALS = ErrorSpec("identity.bad_credentials", Kind.UNAUTHENTICATED, "The address or the password is wrong.")
+LOCKED_OUT = ErrorSpec("identity.locked_out", Kind.RATE_LIMITED, "Too many failed sign-ins; try again later.", 60.0)
+WRONG_PASSWORD = ErrorSpec("identity.wrong_password", Kind.REFUSED, "The current password is wrong.")
+BAD_REFRESH_TOKEN = ErrorSpec("identity.bad_refresh_token", Kind.UNAUTHENTICATED, "Sign in again.")
+HASHING_BUSY = ErrorSpec("identity.busy", Kind.UNAVAILABLE, "Too many sign-ins at once; try again.", 1.0)
+USER_NOT_FOUND = ErrorSpec("identity.user_not_found", Kind.NOT_FOUND, "This user does not exist.")
+API_KEY_NOT_FOUND = ErrorSpec("identity.api_key_not_found", Kind.NOT_FOUND, "This API key does not exist.")
+TOO_MANY_API_KEYS = ErrorSpec("identity.too_many_api_keys", Kind.CONFLICT, "End an API key before making another.")
+SCOPE_NOT_HELD = ErrorSpec("identity.scope_not_held", Kind.FORBIDDEN, "A key cannot do more than its user.")
+ORGANIZATION_NOT_FOUND = ErrorSpec(
+    "identity.organization_not_found", Kind.NOT_FOUND, "This organization does not exist."
+)
+SLUG_TAKEN = ErrorSpec("identity.slug_taken", Kind.REFUSED, "This slug is taken.")
+ROLE_NOT_FOUND = ErrorSpec("identity.role_not_found", Kind.NOT_FOUND, "This role does not exist.")
+ROLE_IS_SYSTEM = ErrorSpec("identity.role_is_system", Kind.REFUSED, "A system role cannot be changed.")
+ROLE_IN_USE = ErrorSpec("identity.role_in_use", Kind.CONFLICT, "Members or other roles still use this role.")
+ROLE_NAME_TAKEN = ErrorSpec("identity.role_name_taken", Kind.CONFLICT, "A role of this name exists.")
+ROLE_CYCLE = ErrorSpec("identity.role_cycle", Kind.CONFLICT, "A role cannot inherit from itself.")
+ROLE_EXCEEDS_OWN = ErrorSpec(
+    "identity.role_exceeds_own", Kind.FORBIDDEN, "Nobody can grant more than he may do himself."
+)
+MEMBER_NOT_FOUND = ErrorSpec("identity.member_not_found", Kind.NOT_FOUND, "This member does not exist.")
+ALREADY_MEMBER = ErrorSpec("identity.already_member", Kind.CONFLICT, "This member belongs to the organization already.")
+LAST_OWNER = ErrorSpec("identity.last_owner", Kind.CONFLICT, "An organization keeps at least one owner.")
+SERVICE_REFUSED = ErrorSpec("identity.service_refused", Kind.UNAUTHENTICATED, "Unknown service or wrong secret.")

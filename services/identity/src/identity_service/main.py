@@ -1,0 +1,86 @@
+"""The composition root: everything this service is made of."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from identity_service import errors
+from identity_service.access import ACCESS
+from identity_service.auth import routes as auth_routes
+from identity_service.auth.adapters import Argon2Passwords, RedisLoginGuard
+from identity_service.auth.service import AuthService
+from identity_service.organizations import routes as organizations_routes
+from identity_service.organizations.role_service import RoleService
+from identity_service.organizations.service import OrganizationService
+from identity_service.rpc import IdentityServicer
+from identity_service.settings import Settings
+from identity_service.sources import OwnApiKeys, OwnMemberships, OwnRevocations
+from identity_service.tokens import routes as tokens_routes
+from identity_service.tokens.service import TokenService
+from omoios.identity.v1.identity_pb2_grpc import add_IdentityServiceServicer_to_server
+from servicekit.auth.setup import build_authenticator
+from servicekit.db import Database
+from servicekit.events import Bus
+from servicekit.host import Job, Service, run
+from servicekit.redis import RedisClient
+from servicekit.rpc import RpcServicer
+
+
+def build(settings: Settings) -> Service:
+    """The service with all its parts, not started."""
+    db = Database(settings)
+    redis = RedisClient(settings)
+    passwords = Argon2Passwords(settings.hashing_threads, settings.hashing_queue)
+    guard = RedisLoginGuard(redis.raw, settings.login_failures, settings.login_window_s)
+    tokens = TokenService(db, settings)
+    auth = AuthService(db, tokens, passwords, guard)
+    organizations = OrganizationService(db)
+    roles = RoleService(db)
+
+    @asynccontextmanager
+    async def seeds() -> AsyncIterator[None]:
+        await organizations.seed()
+        await tokens.ensure_keys()
+        yield
+        passwords.close()
+
+    return Service(
+        name="identity",
+        settings=settings,
+        access=ACCESS,
+        db=db,
+        redis=redis,
+        bus=Bus(settings),
+        authenticator=build_authenticator(
+            settings,
+            db,
+            fetch_jwks=tokens.jwks,
+            membership_source=OwnMemberships(organizations),
+            revocation_source=OwnRevocations(),
+            verify_api_key=OwnApiKeys(auth).verify,
+        ),
+        routers=[
+            tokens_routes.router(tokens),
+            auth_routes.router(auth, secure_cookies=settings.is_production),
+            organizations_routes.router(organizations, roles),
+        ],
+        servicers=[
+            RpcServicer(
+                add_IdentityServiceServicer_to_server,
+                IdentityServicer(tokens, auth, organizations),
+                "omoios.identity.v1.IdentityService",
+            )
+        ],
+        jobs=[
+            # Two seconds: another instance's rotation is known here long before the next key signs.
+            Job("reload-signing-keys", every_s=2.0, run=tokens.reload),
+            Job("purge-tokens", every_s=3600.0, run=tokens.purge, leader=True),
+        ],
+        lifespans=[seeds],
+        errors=errors,
+    )
+
+
+if __name__ == "__main__":
+    run(build(Settings()))

@@ -1,0 +1,1 @@
+"""`/organizations`: organizations, members and roles."""

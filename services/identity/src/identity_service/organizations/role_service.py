@@ -1,0 +1,117 @@
+"""Roles of an organization."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy.exc import IntegrityError
+
+from identity_service.audit import store as audit
+from identity_service.errors import ROLE_CYCLE, ROLE_IN_USE, ROLE_IS_SYSTEM, ROLE_NAME_TAKEN, ROLE_NOT_FOUND
+from identity_service.organizations import rules, store
+from identity_service.organizations.schemas import CreateRole, RoleOut, UpdateRole
+from identity_service.organizations.service import announce_member, require, require_held
+from identity_service.organizations.tables import Organization, Role
+from servicekit.auth import Principal
+from servicekit.db import Database, Tx
+from servicekit.ids import new_id
+
+
+class RoleService:
+    """Use cases of `/organizations/{id}/roles`."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def list(self, principal: Principal, organization_id: str, *, include_system: bool) -> Sequence[RoleOut]:
+        """The organization's roles, system roles first."""
+        async with self._db.reader() as tx:
+            await require(tx, principal, "org:read", organization_id)
+            roles = await store.list_roles(tx, organization_id, include_system=include_system)
+            return [RoleOut.of(role) for role in roles]
+
+    async def create(self, principal: Principal, organization_id: str, body: CreateRole) -> RoleOut:
+        """A new role. Raises `identity.role_name_taken`, and `.role_exceeds_own` beyond the caller's permissions."""
+        try:
+            async with self._db.uow() as tx:
+                await require(tx, principal, "org:write", organization_id, lock=True)
+                parent = str(body.inherits_from) if body.inherits_from is not None else None
+                await self._check_grant(tx, principal, organization_id, body.permissions, parent)
+                role = await store.add_role(
+                    tx,
+                    id=new_id(),
+                    organization_id=organization_id,
+                    name=body.name,
+                    description=body.description,
+                    permissions=sorted(set(body.permissions)),
+                    inherits_from=parent,
+                )
+                await self._audit(tx, "role.created", principal, organization_id, role)
+                return tx.result(RoleOut.of(role))
+        except IntegrityError as error:
+            raise ROLE_NAME_TAKEN() from error
+
+    async def update(self, principal: Principal, organization_id: str, role_id: str, body: UpdateRole) -> RoleOut:
+        """Changes a role; its members' permissions follow at once. Raises `identity.role_cycle` (409)."""
+        try:
+            async with self._db.uow() as tx:
+                organization = await require(tx, principal, "org:write", organization_id, lock=True)
+                role = await self._own_role(tx, organization_id, role_id)
+                changes = body.model_dump(exclude_none=True, exclude={"inherits_from"})
+                if body.inherits_from is not None:
+                    changes["inherits_from"] = str(body.inherits_from)
+                roles = await store.visible_roles(tx, [organization_id])
+                if rules.makes_cycle(role_id, changes.get("inherits_from", role.inherits_from), roles):
+                    raise ROLE_CYCLE()
+                # Whoever changes a role must hold what it grants before and after, else he could take from his betters.
+                require_held(principal, organization_id, sorted(rules.effective_permissions(role_id, roles)))
+                await self._check_grant(
+                    tx, principal, organization_id, changes.get("permissions", []), changes.get("inherits_from")
+                )
+                if changes:
+                    role = await store.change_role(tx, role_id, **changes)
+                    await self._announce(tx, organization, rules.affected_roles(role_id, roles))
+                    await self._audit(tx, "role.updated", principal, organization_id, role)
+                return RoleOut.of(role)
+        except IntegrityError as error:
+            raise ROLE_NAME_TAKEN() from error
+
+    async def delete(self, principal: Principal, organization_id: str, role_id: str) -> None:
+        """Deletes a role that nobody uses. Raises `identity.role_in_use` (409)."""
+        async with self._db.uow() as tx:
+            await require(tx, principal, "org:write", organization_id, lock=True)
+            role = await self._own_role(tx, organization_id, role_id)
+            roles = await store.visible_roles(tx, [organization_id])
+            require_held(principal, organization_id, sorted(rules.effective_permissions(role_id, roles)))
+            if await store.role_is_used(tx, role_id):
+                raise ROLE_IN_USE()
+            await store.delete_role(tx, role_id)
+            await self._audit(tx, "role.deleted", principal, organization_id, role)
+
+    async def _own_role(self, tx: Tx, organization_id: str, role_id: str) -> Role:
+        role = await store.find_role(tx, organization_id, role_id, lock=True)
+        if role is None:
+            raise ROLE_NOT_FOUND()
+        if role.organization_id is None:
+            raise ROLE_IS_SYSTEM()
+        return role
+
+    async def _check_grant(
+        self, tx: Tx, principal: Principal, organization_id: str, permissions: Sequence[str], parent: str | None
+    ) -> None:
+        granted = set(permissions)
+        if parent is not None:
+            roles = await store.visible_roles(tx, [organization_id])
+            if parent not in roles:
+                raise ROLE_NOT_FOUND()
+            granted |= rules.effective_permissions(parent, roles)
+        require_held(principal, organization_id, sorted(granted))
+
+    async def _announce(self, tx: Tx, organization: Organization, role_ids: Iterable[str]) -> None:
+        for user_id, role in await store.members_with_roles(tx, organization.id, role_ids):
+            await announce_member(tx, user_id, organization, role)
+
+    async def _audit(self, tx: Tx, action: str, principal: Principal, organization_id: str, role: Role) -> None:
+        await audit.record(
+            tx, action, actor_id=principal.member_id, organization_id=organization_id, role_id=role.id, name=role.name
+        )

@@ -1,0 +1,110 @@
+"""Pure rules of roles."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+OWNER = "owner"
+ADMIN = "admin"
+MEMBER = "member"
+VIEWER = "viewer"
+
+# A role may inherit through at most so many others; deeper chains nobody can survey.
+MAX_DEPTH = 10
+
+PERMISSION = re.compile(r"^(\*:\*|[a-z_]+(:[a-z_]+)*:([a-z_]+|\*))$")
+
+_NOUNS = ("project", "document", "ticket", "task")
+
+
+def _each(verb: str) -> list[str]:
+    return [f"{noun}:{verb}" for noun in _NOUNS]
+
+
+SYSTEM_ROLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    OWNER: (
+        "Everything in the organization",
+        ("org:*", *_each("*"), "agent:*", "billing:*", "monitor:*"),
+    ),
+    ADMIN: (
+        "Everything but giving the organization away, closing it, or paying",
+        ("org:read", "org:write", "org:members:*", *_each("*"), "agent:*", "billing:read", "monitor:*"),
+    ),
+    MEMBER: (
+        "Works on projects, specs, tickets and tasks",
+        ("org:read", *_each("read"), *_each("write"), "agent:read", "billing:read", "monitor:read"),
+    ),
+    VIEWER: ("Reads", ("org:read", *_each("read"), "agent:read", "billing:read", "monitor:read")),
+    "agent_executor": (
+        "What an agent that is a member may do",
+        (
+            "project:read",
+            *(f"{noun}:{verb}" for noun in _NOUNS[1:] for verb in ("read", "write")),
+            "task:complete:execute",
+            "project:git:write",
+        ),
+    ),
+}
+"""Name → (description, permissions) of the roles that every organization has."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleNode:
+    """A role as the inheritance sees it."""
+
+    id: str
+    permissions: tuple[str, ...]
+    inherits_from: str | None
+
+
+def effective_permissions(role_id: str, roles: Mapping[str, RoleNode]) -> frozenset[str]:
+    """The role's own permissions and those of all it inherits from; a cycle or a missing parent ends the walk."""
+    granted: set[str] = set()
+    seen: set[str] = set()
+    current: str | None = role_id
+    while current is not None and current not in seen and len(seen) <= MAX_DEPTH:
+        seen.add(current)
+        node = roles.get(current)
+        if node is None:
+            break
+        granted.update(node.permissions)
+        current = node.inherits_from
+    return frozenset(granted)
+
+
+def makes_cycle(role_id: str, inherits_from: str | None, roles: Mapping[str, RoleNode]) -> bool:
+    """Whether `role_id` would inherit from itself, or through more than `MAX_DEPTH` roles."""
+    steps = 0
+    current = inherits_from
+    while current is not None:
+        if current == role_id or steps >= MAX_DEPTH:
+            return True
+        steps += 1
+        node = roles.get(current)
+        current = node.inherits_from if node is not None else None
+    return False
+
+
+def affected_roles(role_id: str, roles: Mapping[str, RoleNode]) -> set[str]:
+    """The role and every role that inherits from it, however far away."""
+    affected = {role_id}
+    grew = True
+    while grew:
+        more = {node.id for node in roles.values() if node.inherits_from in affected and node.id not in affected}
+        affected |= more
+        grew = bool(more)
+    return affected
+
+
+def covers(own: Collection[str], wanted: str) -> bool:
+    """Whether someone with the permissions `own` holds `wanted`, which may be a pattern, in full."""
+    segments = wanted.removesuffix(":*").split(":")
+    patterns = {":".join(segments[: length + 1]) + ":*" for length in range(len(segments))}
+    return "*:*" in own or wanted in own or not patterns.isdisjoint(own)
+
+
+def excess(own: Collection[str], wanted: Sequence[str]) -> list[str]:
+    """The permissions among `wanted` that someone with `own` does not hold himself."""
+    return sorted({permission for permission in wanted if not covers(own, permission)})

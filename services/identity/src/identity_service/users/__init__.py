@@ -1,0 +1,1 @@
+"""Accounts: the rows that the other rooms authenticate and describe."""

@@ -1,0 +1,58 @@
+"""SQL of the accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+
+from identity_service.users.tables import User
+from servicekit.db import Tx
+
+
+async def add(tx: Tx, **values: Any) -> User:
+    """Inserts an account. Raises IntegrityError when the address is taken."""
+    return (await tx.session.execute(insert(User).values(**values).returning(User))).scalar_one()
+
+
+async def find(tx: Tx, user_id: str, *, lock: bool = False) -> User | None:
+    """The account, None when there is none or it was deleted."""
+    query = select(User).where(User.id == user_id, User.deleted_at.is_(None))
+    return (await tx.session.execute(query.with_for_update() if lock else query)).scalar_one_or_none()
+
+
+async def find_by_email(tx: Tx, email: str) -> User | None:
+    """The account of an address (lower case), None when there is none or it was deleted."""
+    query = select(User).where(User.email == email, User.deleted_at.is_(None))
+    return (await tx.session.execute(query)).scalar_one_or_none()
+
+
+async def find_many(tx: Tx, ids: Sequence[str]) -> Sequence[User]:
+    """The accounts that exist among `ids`, deleted ones left out."""
+    query = select(User).where(User.id.in_(ids), User.deleted_at.is_(None))
+    return (await tx.session.execute(query)).scalars().all()
+
+
+async def change(tx: Tx, user_id: str, **values: Any) -> User:
+    """Sets the given columns and raises the version; the account must exist."""
+    statement = (
+        update(User)
+        .where(User.id == user_id)
+        .values(version=User.version + 1, updated_at=func.now(), **values)
+        .returning(User)
+        .execution_options(populate_existing=True)
+    )
+    return (await tx.session.execute(statement)).scalar_one()
+
+
+async def touch_login(tx: Tx, user_id: str) -> User:
+    """Notes a sign-in without raising the version: nobody replicates it."""
+    statement = (
+        update(User)
+        .where(User.id == user_id)
+        .values(last_login_at=func.now())
+        .returning(User)
+        .execution_options(populate_existing=True)
+    )
+    return (await tx.session.execute(statement)).scalar_one()
