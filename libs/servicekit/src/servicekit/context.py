@@ -78,6 +78,7 @@ class IdempotencyClaim:
 
     ``scope``: the principal. ``digest``: SHA-256 of method, path, query and body. ``encode``: makes the response
     body from what ``tx.result`` was given. ``locked``: the claim is committed. ``stored``: so is the answer.
+    ``keep_answer``: False where the answer holds a secret; ``encode`` then gives nothing to store.
     """
 
     scope: str
@@ -85,6 +86,7 @@ class IdempotencyClaim:
     digest: bytes
     status_code: int
     encode: Callable[[Any], bytes]
+    keep_answer: bool = True
     locked: bool = False
     stored: bool = False
 

@@ -95,6 +95,4 @@ class RedisClient:
         except (RedisError, OSError, TimeoutError) as error:
             raise RedisUnavailable(str(error)) from error
         allowed, remaining, wait_ms, reset_ms = cast("list[int]", answer)
-        return Verdict(
-            bool(allowed), size, max(0, remaining), math.ceil(wait_ms) / 1000, math.ceil(reset_ms) / 1000
-        )
+        return Verdict(bool(allowed), size, max(0, remaining), math.ceil(wait_ms) / 1000, math.ceil(reset_ms) / 1000)

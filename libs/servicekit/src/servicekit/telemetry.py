@@ -7,7 +7,7 @@ is still handed on, so that a trace does not break at a service that does not re
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +42,7 @@ def _once(name: str, make: Callable[[], Any]) -> Any:
     return collector
 
 
-def histogram(
-    name: str, help: str, labels: tuple[str, ...] = (), buckets: tuple[float, ...] = _SECONDS
-) -> Histogram:
+def histogram(name: str, help: str, labels: tuple[str, ...] = (), buckets: tuple[float, ...] = _SECONDS) -> Histogram:
     """The histogram of this name, made at the first call. Labels are few and bounded: never an id."""
     found: Histogram = _once(name, lambda: Histogram(name, help, labels, registry=REGISTRY, buckets=buckets))
     return found
@@ -201,7 +199,7 @@ def current_tracer() -> Tracer | None:
     return _tracer
 
 
-def inject(carrier: dict[str, str]) -> None:
+def inject(carrier: MutableMapping[str, str]) -> None:
     """Adds ``traceparent`` to headers or metadata that leave this process."""
     if value := context.traceparent.get():
         carrier["traceparent"] = value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI
@@ -16,7 +16,6 @@ from servicekit.errors import ROUTE_NOT_FOUND
 from servicekit.http import openapi, probes
 from servicekit.http.body import DEFAULT_LIMIT
 from servicekit.http.edge import Edge
-from servicekit.http.hot import HotRoute
 from servicekit.http.operations import Operation
 from servicekit.http.routes import KitRoute
 from servicekit.ports import AuthenticatorPart
@@ -54,7 +53,7 @@ class RouteIndex:
             match, child = route.matches(scope)
             if match is Match.FULL:
                 scope.update(child)
-                await (route.app(scope, receive, send) if type(route) is KitRoute else route.handle(scope, receive, send))
+                await route.handle(scope, receive, send)
                 return
             if match is Match.PARTIAL:
                 allowed |= route.methods or set()
@@ -157,9 +156,7 @@ def create_app(
     return app
 
 
-def _bound_routes(
-    router: APIRouter, operation: Callable[..., Operation]
-) -> Iterable[BaseRoute]:
+def _bound_routes(router: APIRouter, operation: Callable[..., Operation]) -> Iterable[BaseRoute]:
     """The routes of a room's router (and of those it includes), flat and bound to their operations."""
     for found in iter_route_contexts(router.routes):
         original = found.original_route
@@ -206,6 +203,3 @@ def _bound_routes(
 
 def _value(item: Any) -> Any:
     return item.value if isinstance(item, DefaultPlaceholder) else item
-
-
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]

@@ -114,9 +114,7 @@ def _json_invalid(why: str, position: int | None = None) -> AppError:
     if position is None:
         found = _BYTE.search(why)
         position = int(found[1]) if found else 0
-    return invalid_fields(
-        [FieldError(("body", position), "JSON decode error", "json_invalid", {}, {"error": why})]
-    )
+    return invalid_fields([FieldError(("body", position), "JSON decode error", "json_invalid", {}, {"error": why})])
 
 
 def _too_deep() -> AppError:

@@ -198,9 +198,7 @@ class Edge:
             if state.status:
                 # The head is out; only a broken connection can still tell the client.
                 raise
-            code, headers, body = render(
-                app_error, request_id=state.request_id, instance=scope["path"], status=status
-            )
+            code, headers, body = render(app_error, request_id=state.request_id, instance=scope["path"], status=status)
             await send({"type": "http.response.start", "status": code, "headers": headers})
             await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 

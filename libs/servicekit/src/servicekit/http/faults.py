@@ -60,22 +60,14 @@ def as_app_error(error: BaseException) -> tuple[AppError, int | None, bool]:
 
 def _bad_value(error: BaseException) -> bool:
     """Whether the database refused a value that validation let through: SQLSTATE class 22, or asyncpg itself."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        if isinstance(current, asyncpg.DataError):
-            return True
-        sqlstate = getattr(current, "sqlstate", None)
-        if isinstance(sqlstate, str) and sqlstate.startswith("22"):
-            return True
-        if not isinstance(current, sqlalchemy.exc.DBAPIError | asyncpg.PostgresError):
-            # Above the driver's own error everything is wrapped by SQLAlchemy; another chain is no database's.
-            return False
-        below = current.orig if isinstance(current, sqlalchemy.exc.DBAPIError) else current.__cause__
-        # SQLAlchemy's adapter puts an error of its own between the wrapper and the driver's.
-        current = below.__cause__ if below is not None and below.__cause__ is not None else below
-    return False
+    if isinstance(error, sqlalchemy.exc.DBAPIError):
+        # SQLAlchemy's adapter puts an error of its own between its wrapper and the driver's error.
+        adapted = error.orig
+        return adapted is not None and _bad_value(adapted.__cause__ or adapted)
+    if isinstance(error, asyncpg.DataError):
+        return True
+    sqlstate = getattr(error, "sqlstate", None)
+    return isinstance(sqlstate, str) and sqlstate.startswith("22")
 
 
 def _from_http(error: HTTPException) -> tuple[AppError, int | None, bool]:

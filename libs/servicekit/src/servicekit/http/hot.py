@@ -49,9 +49,7 @@ class HotRequest:
     def query(self) -> dict[str, str]:
         """The query's parameters, the last of several of one name."""
         if self._query is None:
-            self._query = dict(
-                parse_qsl(self.request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-            )
+            self._query = dict(parse_qsl(self.request.scope["query_string"].decode("latin-1"), keep_blank_values=True))
         return self._query
 
     def header(self, name: str) -> str | None:

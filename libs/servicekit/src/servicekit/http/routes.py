@@ -51,6 +51,10 @@ class KitRoute(APIRoute):
         child = {"endpoint": self.endpoint, "path_params": params, "route": self}
         return (Match.FULL if scope["method"] in self._verbs else Match.PARTIAL), child
 
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request whose method matched."""
+        await self.app(scope, receive, send)
+
     def _asgi(self, endpoint: Handler) -> Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]:
         operation = self.operation
         replayable = "POST" in self._verbs and not operation.access.public and operation.database is not None
@@ -72,18 +76,14 @@ class KitRoute(APIRoute):
                     response = await operation.run(attempt)
                 else:
                     claim = await self._claim(request, key)
-                    response = await replay.once(
-                        operation.database, claim, lambda: operation.run(attempt)
-                    )
+                    response = await replay.once(operation.database, claim, lambda: operation.run(attempt))
                 await response(scope, receive, send)
 
         return app
 
     async def _claim(self, request: Request, key: str) -> IdempotencyClaim:
         if not 1 <= len(key) <= MAX_KEY or not key.isascii() or not key.isprintable():
-            raise invalid(
-                "Idempotency-Key", f"must be 1 to {MAX_KEY} printable ASCII characters", key, where="header"
-            )
+            raise invalid("Idempotency-Key", f"must be 1 to {MAX_KEY} printable ASCII characters", key, where="header")
         principal = context.principal.get()
         assert principal is not None, "an operation that is not public has a principal"
         scope = request.scope
