@@ -56,7 +56,11 @@ CHECKS = (
     Check("rooms", _tree("rooms"), "what a file of a room may import and do"),
     Check("dependencies", _tree("dependencies"), "each package declares what it imports"),
     Check("ruff", (str(BIN / "ruff"), "check", "--no-cache", "--quiet", "."), "lint"),
-    Check("format", (str(BIN / "ruff"), "format", "--no-cache", "--quiet", "--check", "--output-format=concise", "."), "layout"),
+    Check(
+        "format",
+        (str(BIN / "ruff"), "format", "--no-cache", "--quiet", "--check", "--output-format=concise", "."),
+        "layout",
+    ),
     Check("file-budget", _tree("file_budget"), "300 lines warn, 500 fail"),
     Check("marks", _tree("marks"), "no unfinished marks"),
     Check("hosts", _tree("hosts"), "no registry host, no path of one machine"),

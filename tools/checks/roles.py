@@ -32,12 +32,19 @@ LIBRARIES = {
         "pygit2 redis requests smtplib stripe subprocess tree_sitter urllib3"
     ),
     "io": _of(
-        "aiofiles asyncio concurrent ftplib glob http io multiprocessing os pathlib random secrets select selectors "
+        "aiofiles asyncio concurrent ftplib glob http io multiprocessing os pathlib select selectors "
         "shutil signal socket ssl tempfile threading time urllib"
     ),
 }
 # Parts of those packages that every file may import: types, pure functions, and the error that a unique key raises.
-PLAIN_MODULES = ("sqlalchemy.exc", "urllib.parse", "http.HTTPStatus", "pathlib.PurePosixPath", "pathlib.PurePath")
+PLAIN_MODULES = (
+    "sqlalchemy.exc",
+    "sqlalchemy.Row",
+    "urllib.parse",
+    "http.HTTPStatus",
+    "pathlib.PurePosixPath",
+    "pathlib.PurePath",
+)
 
 ROLES = {
     "routes": Role(
@@ -47,10 +54,10 @@ ROLES = {
         forbidden_kit=_of("db events rpc"),
     ),
     "schemas": Role(own=_of("schemas rules tables"), lower=_of("schemas rules tables"), kit=_of("errors http ids")),
-    "rpc": Role(own=_of("rpc service errors"), top=_of("errors settings"), allows=_of("grpc contracts io")),
+    "rpc": Role(own=_of("rpc service tables errors"), top=_of("errors settings"), allows=_of("grpc contracts io")),
     "consumers": Role(own=_of("consumers service errors"), top=_of("errors settings"), allows=_of("contracts io")),
     "jobs": Role(own=_of("jobs service errors"), top=_of("errors settings"), allows=_of("contracts io")),
-    # Tables come into service, schemas and events as the types of rows; the SQL toolkit itself stays out of them.
+    # Tables come into service, schemas, rpc and events as the types of rows; the SQL toolkit itself stays out of them.
     "service": Role(
         own=_of("service rules store tables adapters schemas errors"),
         lower=_of("service rules tables schemas errors"),
@@ -81,6 +88,7 @@ UNNAMED = "rules"
 # Modules at the service's top: what each may import of the service, and which groups of libraries.
 TOP_MODULES = {
     "main": Role(top=_of("*"), lower=_of("*"), allows=_of("*")),
+    "admin": Role(top=_of("*"), lower=_of("*"), allows=_of("*")),
     "worker": Role(top=_of("main settings"), allows=_of("io")),
     "settings": Role(allows=_of("io")),
     "errors": Role(kit=_of("errors")),
@@ -88,7 +96,9 @@ TOP_MODULES = {
     "events": Role(lower=_of("rules tables"), allows=_of("contracts")),
     "clients": Role(top=_of("errors clients"), allows=_of("grpc contracts io")),
     "replica": Role(top=_of("clients errors settings"), allows=_of("sql contracts io")),
-    "rpc": Role(top=_of("errors settings"), lower=_of("service rpc errors"), allows=_of("grpc contracts io")),
+    # What the kit reads from the service itself, such as identity's own memberships.
+    "sources": Role(top=_of("errors settings"), lower=_of("service store tables errors"), allows=_of("sql io")),
+    "rpc": Role(top=_of("errors settings"), lower=_of("service rpc tables errors"), allows=_of("grpc contracts io")),
     "__init__": Role(),
 }
 

@@ -54,7 +54,10 @@ def test_registry_hosts_are_found(plant: Plant) -> None:
         assert [(finding.path, finding.line) for finding in hosts.check(root)] == [("requirements.txt", 2)], host
 
 
-PLACES = ["/".join(parts) for parts in (("", "work", "main"), ("", "home", "jane", "x"), ("", "root", ".x"), ("", "Users", "jane"))]
+PLACES = [
+    "/".join(parts)
+    for parts in (("", "work", "main"), ("", "home", "jane", "x"), ("", "root", ".x"), ("", "Users", "jane"))
+]
 
 
 @pytest.mark.parametrize("path", PLACES)
