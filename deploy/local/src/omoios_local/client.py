@@ -128,7 +128,9 @@ class StackClient:
             if daemon.poll() not in (None, 0) and not self.state.supervised():
                 raise control.ControlError(f"the supervisor ended at once:\n{tail(log_file)}")
             if time.monotonic() > deadline:
-                raise control.ControlError(f"the supervisor did not answer within {DAEMON_START_S:g} s:\n{tail(log_file)}")
+                raise control.ControlError(
+                    f"the supervisor did not answer within {DAEMON_START_S:g} s:\n{tail(log_file)}"
+                )
             time.sleep(0.02)
 
     def _await_end(self, pid: int, timeout_s: float = 30.0) -> None:

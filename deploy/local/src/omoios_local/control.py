@@ -55,8 +55,13 @@ async def serve(path: Path, handle: Handler) -> asyncio.Server:
         os.umask(before)
 
 
-def call(path: Path, request: Answer, on_progress: Callable[[Answer], None] = lambda _: None, timeout_s: float = 600.0) -> Any:
-    """Send a request and return its result. Raises ControlError with the supervisor's message, ConnectionError without one."""
+def call(
+    path: Path, request: Answer, on_progress: Callable[[Answer], None] = lambda _: None, timeout_s: float = 600.0
+) -> Any:
+    """Send a request and return its result.
+
+    Raises ControlError with the supervisor's message, ConnectionError when it ended without one.
+    """
     for line in _exchange(path, request, timeout_s):
         if "error" in line:
             raise ControlError(line["error"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from omoios_local.credentials import Credentials
@@ -32,12 +32,14 @@ def operator_settings(environment: Mapping[str, str] | None = None) -> dict[str,
 
 @dataclass
 class Environments:
-    """Builds environments from the ports and the secrets of one stack. What the stack decides wins over the operator."""
+    """Builds environments from the ports and secrets of one stack. What the stack decides wins over the operator."""
 
     state: State
     plan: PortPlan
     credentials: Credentials
     operator: Mapping[str, str] = field(default_factory=dict)
+    numbers: Callable[[str], list[int]] = lambda _: [1]
+    """Service → numbers of the instances that exist now."""
 
     def service(self, name: str, instance: int = 1) -> dict[str, str]:
         """For `python -m <name>_service.main` and every tool that runs in a service's name.
@@ -100,7 +102,15 @@ class Environments:
         return self._base() | self.nats(user)
 
     def rpc_targets(self) -> dict[str, str]:
-        return {name: f"{LOOPBACK}:{self.plan.rpc(name)}" for name in SERVICES}
+        """Service → gRPC target; several instances become one target that gRPC balances over.
+
+        A process learns of instances that were added later when it is restarted.
+        """
+        return {name: self._rpc_target(name) for name in SERVICES}
+
+    def _rpc_target(self, name: str) -> str:
+        addresses = [f"{LOOPBACK}:{self.plan.rpc(name, number)}" for number in self.numbers(name) or [1]]
+        return addresses[0] if len(addresses) == 1 else f"ipv4:///{','.join(addresses)}"
 
     @property
     def public_url(self) -> str:

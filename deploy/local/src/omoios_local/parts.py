@@ -84,7 +84,11 @@ class GatewayPart(EmbeddedTraefik):
     name = "gateway"
 
     def __init__(
-        self, directory: Path, plan: PortPlan, instances: Callable[[], Mapping[str, list[int]]], settings: Mapping[str, str]
+        self,
+        directory: Path,
+        plan: PortPlan,
+        instances: Callable[[], Mapping[str, list[int]]],
+        settings: Mapping[str, str],
     ) -> None:
         super().__init__(directory, plan.fixed("gateway"), static_file=directory / "traefik.yml", ready_path="/")
         self._plan = plan

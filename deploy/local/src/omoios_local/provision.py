@@ -35,7 +35,9 @@ def create_databases(root: Path, postgres: EmbeddedPostgres, credentials: Creden
         postgres.execute(script, variables={"service": spec.name, "password": credentials.database(spec.name)})
         if spec.extensions:
             # The owner of a database may not install pgvector's operator classes; the superuser does it for him.
-            postgres.execute("".join(f'CREATE EXTENSION IF NOT EXISTS "{name}";' for name in spec.extensions), spec.name)
+            postgres.execute(
+                "".join(f'CREATE EXTENSION IF NOT EXISTS "{name}";' for name in spec.extensions), spec.name
+            )
     return f"{len(chosen)} databases"
 
 

@@ -37,6 +37,7 @@ class Stack:
         self.environments = Environments(self.state, self.plan, self.credentials, self.operator)
         self.postgres = EmbeddedPostgres(self.state.directory / "postgres", self.plan.fixed("postgres"))
         self.numbers: Callable[[str], list[int]] = lambda _: [1]
+        self.environments.numbers = lambda name: self.numbers(name)
         self.gateway = GatewayPart(self.state.directory / "traefik", self.plan, self.http_instances, self.operator)
 
     def http_instances(self) -> dict[str, list[int]]:
@@ -71,7 +72,9 @@ class Stack:
     def _claims(self, name: str) -> Callable[[int], list[PortClaim]]:
         return lambda number: self.plan.claims(name, number)
 
-    def _fixed(self, name: str, make: Callable[[int], EmbeddedPostgres | EmbeddedNats | EmbeddedRedis | MailPart]) -> PartSpec:
+    def _fixed(
+        self, name: str, make: Callable[[int], EmbeddedPostgres | EmbeddedNats | EmbeddedRedis | MailPart]
+    ) -> PartSpec:
         return PartSpec(name, make, claims=self._claims(name))
 
     def _service(self, name: str) -> PartSpec:

@@ -104,7 +104,7 @@ class EmbeddedPostgres(EmbeddedPart):
             closed = closed_parent(self.data, uid, gid)
             if closed is not None:
                 raise PermissionError(
-                    f"PostgreSQL runs as uid {uid} because it refuses root, and that user cannot pass through {closed}; "
+                    f"PostgreSQL refuses root and runs as uid {uid}, which cannot pass through {closed}; "
                     "choose a data directory outside of it (OMOIOS_STATE_DIR)"
                 )
         if not (self.data / "PG_VERSION").exists():
@@ -230,7 +230,8 @@ class EmbeddedPostgres(EmbeddedPart):
     def create_role(self, name: str, password: str) -> None:
         """Make or update a login role without any further right."""
         sql = """
-            SELECT format('CREATE ROLE %I', :'name') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'name') \\gexec
+            SELECT format('CREATE ROLE %I', :'name')
+            WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'name') \\gexec
             ALTER ROLE :"name" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'password';
         """
         self.execute(sql, variables={"name": name, "password": password})

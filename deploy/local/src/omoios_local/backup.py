@@ -1,0 +1,228 @@
+"""Backup and restore of everything that is truth: the six databases, the services' own files, the envelope key."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omoios_local.client import StackClient
+from omoios_local.embedded.process import write_private
+from omoios_local.ports import SERVICES
+from omoios_local.provision import create_databases
+from omoios_local.stack import Stack
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+ENVELOPE_KEY = "envelope-key"
+
+
+class BackupError(RuntimeError):
+    """The backup cannot be made or read; the message says why."""
+
+
+def target_file(target: Path | None) -> Path:
+    """The file to write: as given, or `omoios-<UTC time>.tar` in the given or current folder."""
+    name = f"omoios-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar"
+    if target is None:
+        return Path.cwd() / name
+    return target / name if target.is_dir() else target
+
+
+def backup(client: StackClient, target: Path | None, *, with_key: bool = True) -> Path:
+    """Write one tar file (0600): a dump of every database as of one moment, `data/` and the envelope key.
+
+    The services are held still for the milliseconds in which the snapshots are taken, so that no database knows of
+    an event that another one's dump has not. JetStream and Redis are left out: they are rebuilt from the databases.
+    Raises BackupError.
+    """
+    stack = client.stack()
+    file = target_file(target)
+    with tempfile.TemporaryDirectory(dir=client.state.directory) as folder:
+        dumps = Path(folder)
+        with snapshots(client, stack) as ids, ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda name: dump(stack, name, ids[name], dumps / f"{name}.dump"), SERVICES))
+        migrations = {
+            name: client.state.read(client.state.migrated / f"{name}.json").get("revision") for name in SERVICES
+        }
+        manifest = {
+            "format": FORMAT,
+            "made_at": datetime.now(UTC).isoformat(),
+            "services": list(SERVICES),
+            "revisions": migrations,
+            "envelope_key": with_key,
+        }
+        temporary = file.with_name(f".{file.name}.part")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as raw, tarfile.open(fileobj=raw, mode="w") as archive:
+            add_text(archive, MANIFEST, json.dumps(manifest, indent=1))
+            if with_key:
+                add_text(archive, ENVELOPE_KEY, stack.credentials.envelope_file.read_text())
+            for name in SERVICES:
+                archive.add(dumps / f"{name}.dump", f"databases/{name}.dump")
+            for service in SERVICES:
+                if client.state.data(service).is_dir():
+                    archive.add(client.state.data(service), f"data/{service}")
+        temporary.replace(file)
+    return file
+
+
+@contextlib.contextmanager
+def snapshots(client: StackClient, stack: Stack) -> Iterator[dict[str, str]]:
+    """Database → exported snapshot, all taken while no service could run; they last as long as the context."""
+    sessions: dict[str, subprocess.Popen[str]] = {}
+    frozen = [unit["pid"] for unit in client.status() if unit["part"] in SERVICES and unit.get("pid")]
+    try:
+        for name in SERVICES:
+            sessions[name] = open_session(stack, name)
+        try:
+            for pid in frozen:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            ids = {name: export_snapshot(session) for name, session in sessions.items()}
+        finally:
+            for pid in frozen:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        yield ids
+    finally:
+        for session in sessions.values():
+            session.communicate("ROLLBACK;\n")
+
+
+def open_session(stack: Stack, database: str) -> subprocess.Popen[str]:
+    argv = [str(stack.postgres.programs / "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database]
+    session = subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=stack.postgres.client_environment(),
+    )
+    if ask(session, "SELECT 'connected';") != "connected":
+        raise BackupError(f"database {database} does not answer; is the stack running?")
+    return session
+
+
+def export_snapshot(session: subprocess.Popen[str]) -> str:
+    return ask(session, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_export_snapshot();")
+
+
+def ask(session: subprocess.Popen[str], sql: str) -> str:
+    if session.stdin is None or session.stdout is None:
+        raise BackupError("psql was started without pipes")
+    with contextlib.suppress(BrokenPipeError):
+        session.stdin.write(sql + "\n")
+        session.stdin.flush()
+    return session.stdout.readline().strip()
+
+
+def dump(stack: Stack, database: str, snapshot: str, file: Path) -> None:
+    argv = [
+        str(stack.postgres.programs / "pg_dump"),
+        "--format=custom",
+        "--compress=1",
+        f"--snapshot={snapshot}",
+        f"--file={file}",
+        f"--dbname={database}",
+    ]
+    run_postgres_program(stack, argv, f"dump of {database}")
+
+
+def restore(client: StackClient, file: Path, only: str | None = None) -> list[str]:
+    """Put databases, files and key back as the backup has them and start the stack anew. Returns the services restored.
+
+    The stack is stopped, the databases are made anew, and every event of the last seven days is marked unpublished
+    and JetStream emptied: the outboxes then say everything again and each consumer skips what its inbox knows.
+    Raises BackupError before anything is touched when the file is not a backup or lacks the service.
+    """
+    if only is not None and only not in SERVICES:
+        raise BackupError(f"unknown service {only}; known are {', '.join(SERVICES)}")
+    chosen = [only] if only else list(SERVICES)
+    with tempfile.TemporaryDirectory(dir=file.parent if os.access(file.parent, os.W_OK) else None) as folder:
+        content = Path(folder)
+        manifest = unpack(file, content)
+        missing = [name for name in chosen if not (content / "databases" / f"{name}.dump").exists()]
+        if missing:
+            raise BackupError(f"{file} holds no database of {', '.join(missing)}")
+        client.state.create()
+        stack = client.stack()
+        if manifest.get("envelope_key"):
+            take_key(stack, (content / ENVELOPE_KEY).read_text().strip(), whole=only is None)
+        client.down()
+        shutil.rmtree(client.state.directory / "nats", ignore_errors=True)
+        client.up(only=["databases"])
+        for name in chosen:
+            restore_database(stack, name, content / "databases" / f"{name}.dump")
+            (client.state.migrated / f"{name}.json").unlink(missing_ok=True)
+            restore_files(client.state.data(name), content / "data" / name)
+        for name in SERVICES:
+            republish(stack, name)
+    client.down()
+    return chosen
+
+
+def take_key(stack: Stack, key: str, *, whole: bool) -> None:
+    """Put the backup's envelope key in place. One service alone cannot change the key that all of them use."""
+    current = stack.credentials.envelope_file
+    if current.read_text().strip() == key:
+        return
+    if not whole:
+        raise BackupError("the backup was made with another envelope key; restore all services or none")
+    write_private(current, key)
+
+
+def unpack(file: Path, folder: Path) -> dict[str, Any]:
+    try:
+        with tarfile.open(file) as archive:
+            archive.extractall(folder, filter="data")
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    except (OSError, tarfile.TarError, json.JSONDecodeError) as error:
+        raise BackupError(f"{file} is not a backup of this stack: {error}") from error
+    if manifest.get("format") != FORMAT:
+        raise BackupError(f"{file} has format {manifest.get('format')}; this program reads format {FORMAT}")
+    return manifest
+
+
+def restore_database(stack: Stack, name: str, file: Path) -> None:
+    stack.postgres.drop_database(name)
+    create_databases(stack.root, stack.postgres, stack.credentials, only=name)
+    # Extensions exist already and belong to the superuser; everything else becomes the service's own.
+    argv = [str(stack.postgres.programs / "pg_restore"), "--exit-on-error", f"--dbname={name}", str(file)]
+    run_postgres_program(stack, argv, f"restore of {name}")
+
+
+def restore_files(target: Path, source: Path) -> None:
+    if source.is_dir():
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target, symlinks=True)
+
+
+def republish(stack: Stack, name: str) -> None:
+    if stack.postgres.execute("SELECT to_regclass('public.outbox') IS NOT NULL", name) == "t":
+        stack.postgres.execute("UPDATE outbox SET published_at = NULL WHERE published_at IS NOT NULL", name)
+
+
+def run_postgres_program(stack: Stack, argv: list[str], what: str) -> None:
+    done = subprocess.run(argv, env=stack.postgres.client_environment(), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BackupError(f"{what} failed: {done.stderr.strip()}")
+
+
+def add_text(archive: tarfile.TarFile, name: str, text: str) -> None:
+    content = text.encode()
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(content), 0o600
+    archive.addfile(entry, io.BytesIO(content))
