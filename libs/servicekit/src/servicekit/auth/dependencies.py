@@ -34,6 +34,11 @@ async def principal_of(request: HTTPConnection) -> Principal | None:
     return principal
 
 
+def set_principal(_connection: HTTPConnection, principal: Principal | None) -> None:
+    """Makes `principal` the one of the running request, after authentication or a refresh of its memberships."""
+    context.principal.set(principal)
+
+
 async def get_current_user(request: Request) -> Principal:
     """The caller. Raises `auth.unauthenticated` (401) when there is no valid credential."""
     principal = await principal_of(request)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -190,9 +189,9 @@ def check_header(token: str) -> str:
 
 def _seconds(claims: Mapping[str, Any], name: str) -> float:
     value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidToken(name)
-    # Beyond this the arithmetic of floats is no longer exact to the second.
+    # Also false for NaN and infinity; beyond 2**53 floats are no longer exact to the second.
     if not 0 <= value < 2**53:
         raise InvalidToken(name)
     return float(value)
