@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
 
 import grpc.aio
 
 from omoios.identity.v1 import identity_pb2 as pb
-from omoios.identity.v1.identity_pb2_grpc import IdentityServiceAsyncStub, IdentityServiceStub
+from omoios.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from servicekit.auth.authenticator import VerifiedApiKey
 from servicekit.auth.principal import Membership
 from servicekit.auth.replica import PAGE_SIZE, MembershipRow, RevocationRow, membership_row, revocation_row
 from servicekit.errors import AppError, Kind
+
+if TYPE_CHECKING:
+    from omoios.identity.v1.identity_pb2_grpc import IdentityServiceAsyncStub
 
 SNAPSHOT_TIMEOUT_S = 10.0
 REFRESH_TIMEOUT_S = 1.0
