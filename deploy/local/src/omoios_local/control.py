@@ -47,12 +47,15 @@ async def serve(path: Path, handle: Handler) -> asyncio.Server:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
     before = os.umask(0o177)
     try:
-        return await asyncio.start_unix_server(connected, path, limit=MAX_LINE_BYTES)
+        listener.bind(str(path))
     finally:
         os.umask(before)
+    return await asyncio.start_unix_server(connected, sock=listener, limit=MAX_LINE_BYTES)
 
 
 def call(

@@ -17,6 +17,7 @@ from omoios_local.state import State
 
 # Named here because the supervisor itself reads them; they mean nothing to the processes that it starts.
 OWN_SETTINGS = frozenset({"OMOIOS_STATE_DIR", "OMOIOS_PORT_OFFSET"})
+KEEP_SECRETS_AT_REST = ("identity", "vcs")
 RUNNER_PREFIX = "OMOIOS_RUNNER_"
 
 
@@ -62,7 +63,6 @@ class Environments:
             "OMOIOS_DATABASE_URL_FILE": str(credentials.database_url_file(name, database_url)),
             "OMOIOS_REDIS_URL_FILE": str(credentials.redis_url_file(name, redis_url)),
             "OMOIOS_SERVICE_SECRET_FILE": str(credentials.service_file(name)),
-            "OMOIOS_ENVELOPE_KEY_FILE": str(credentials.envelope_file),
             "OMOIOS_RPC_TARGETS": json.dumps(self.rpc_targets()),
             "OMOIOS_DATA_DIR": str(data),
             "OMOIOS_SMTP_HOST": LOOPBACK,
@@ -70,6 +70,8 @@ class Environments:
             **self.nats(name),
             **self._addresses(),
         }
+        if name in KEEP_SECRETS_AT_REST:
+            chosen["OMOIOS_ENVELOPE_KEY_FILE"] = str(credentials.envelope_file)
         if name == "identity":
             chosen["OMOIOS_SERVICE_SECRETS"] = json.dumps(credentials.service_digests())
         return self._base() | chosen

@@ -62,8 +62,13 @@ def test_no_environment_holds_a_secret_or_names_a_file_of_another_part(environme
         text = json.dumps(environment)
         assert not any(secret in text for secret in secrets)
         for variable, value in environment.items():
-            if variable.endswith("_FILE") and variable != "OMOIOS_ENVELOPE_KEY_FILE":
+            if variable.startswith("OMOIOS_") and variable.endswith("_FILE") and "ENVELOPE" not in variable:
                 assert value.startswith(f"{credentials.directory}/{name}."), variable
+
+
+def test_envelope_key_goes_to_those_that_keep_secrets_at_rest(environments):
+    told = [name for name in SERVICES if "OMOIOS_ENVELOPE_KEY_FILE" in environments.service(name)]
+    assert told == ["identity", "vcs"]
 
 
 def test_identity_gets_digests_of_the_secrets_that_callers_hold(environments):
@@ -83,11 +88,9 @@ def test_addresses_follow_the_ports_and_win_over_the_operator(environments):
     assert environment["OMOIOS_RPC_PORT"] == "21202"
     assert environment["OMOIOS_PUBLIC_URL"] == "http://127.0.0.1:21000"
     assert environment["OMOIOS_LOG_LEVEL"] == "DEBUG"
+    password = environments.credentials.database("workflow")
     with open(environment["OMOIOS_DATABASE_URL_FILE"]) as file:
-        assert (
-            file.read()
-            == f"postgresql://workflow:{environments.credentials.database('workflow')}@127.0.0.1:18432/workflow"
-        )
+        assert file.read() == f"postgresql://workflow:{password}@127.0.0.1:18432/workflow"
 
 
 def test_targets_of_several_instances_are_balanced(environments):
