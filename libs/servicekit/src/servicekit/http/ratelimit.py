@@ -81,7 +81,7 @@ class RateLimit:
             if redis is None:
                 raise RedisUnavailable("this service was given no Redis")
             verdict = await redis.limit(
-                f"rl:{self.name}:{_short(counted)}", requests=requests, per_s=self.per_s, burst=burst
+                f"{service.name}:rl:{self.name}:{_short(counted)}", requests=requests, per_s=self.per_s, burst=burst
             )
         except RedisUnavailable as error:
             _log.warning("rate limit not checked", limit=self.name, closed=self.fail_closed, cause=str(error))
