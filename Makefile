@@ -17,7 +17,7 @@ help: ## Print this help
 		/^[a-z][a-z0-9-]*:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 ##@ The product
-.PHONY: install demo up down reset status logs restart admin
+.PHONY: install demo up down reset status logs restart kill admin
 install: ## Make .venv from the hashed locks (done by every other target when needed)
 	@tools/install.sh
 
@@ -36,13 +36,16 @@ reset: ## Stop it and delete its data
 status: ## Parts, outbox age, consumer lag, dead letters, disk
 	@$(LOCAL) status $(args)
 
-logs: ## Logs: part=workflow, args='--follow'
+logs: install ## Logs: part=workflow, args='--follow'
 	@$(LOCAL) logs $(part) $(args)
 
-restart: ## Restart a part: part=workflow
+restart: install ## Restart a part: part=workflow
 	@$(LOCAL) restart $(part) $(args)
 
-admin: ## Make a platform super admin: email=you@example.com
+kill: install ## Send a part a signal; the supervisor starts it again: part=workflow args='--signal TERM'
+	@$(LOCAL) kill $(part) $(args)
+
+admin: install ## Make a platform super admin: email=you@example.com
 	@$(LOCAL) admin '$(email)' $(args)
 
 ##@ Development
@@ -89,23 +92,23 @@ migrate: install ## Bring every database to its newest revision
 events: install ## Print the event map: who says what, who listens
 	@$(RUN) -m tools.catalogue events --print
 
-events-tail: ## Print events as JSON while they happen: subject='workflow.>'
+events-tail: install ## Print events as JSON while they happen: subject='workflow.>'
 	@$(LOCAL) events-tail $(subject) $(args)
 
-dlq: ## List dead letters
+dlq: install ## List dead letters
 	@$(LOCAL) dlq $(args)
 
-dlq-replay: ## Hand dead letters to their consumers again: id=<dead letter> or all of them
-	@$(LOCAL) dlq-replay $(id) $(args)
+dlq-replay: install ## Hand dead letters to their consumers again; what it takes: args=--help
+	@$(LOCAL) dlq-replay $(args)
 
-rebuild: ## Rebuild the read-only projections from their owners' snapshots: service=workflow
+rebuild: install ## Rebuild the read-only projections from their owners' snapshots: service=workflow
 	@$(LOCAL) rebuild $(service) $(args)
 
-backup: ## Dump every database: to=<folder>
+backup: install ## Save databases, files and envelope key in one file: to=<file or folder>
 	@$(LOCAL) backup $(to) $(args)
 
-restore: ## Load a dump: from=<folder>
-	@$(LOCAL) restore $(from) $(args)
+restore: install ## Put a backup back in place of the present data: file=<backup> yes=1
+	@$(LOCAL) restore '$(file)' $(if $(yes),--yes) $(args)
 
-rotate-keys: ## Put a new signing key in use
+rotate-keys: install ## Put a new signing key in use
 	@$(LOCAL) rotate-keys $(args)

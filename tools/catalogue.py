@@ -1,0 +1,152 @@
+"""What the services say of themselves: built without a connection, then read.
+
+python -m tools.catalogue events            fail when an event has neither a consumer nor a reason
+python -m tools.catalogue events --print    the event map: subject, who listens
+python -m tools.catalogue access            fail when an operation, RPC or consumer has no access entry
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from servicekit.auth.access import AccessTableMismatch
+from servicekit.events.consumers import Consumers
+from servicekit.events.options import EventType, event_type
+from servicekit.events.registry import SERVICES, events_of
+from servicekit.host import Service
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Nothing listens at these addresses, and building a service opens none of them.
+ENVIRONMENT = {
+    "OMOIOS_ENV": "test",
+    "OMOIOS_DATABASE_URL": "postgresql://nobody:none@127.0.0.1:1/none",
+    "OMOIOS_REDIS_URL": "redis://127.0.0.1:1/0",
+    "OMOIOS_NATS_URL": "nats://127.0.0.1:1",
+    "OMOIOS_SERVICE_SECRET": "none",
+    "OMOIOS_ENVELOPE_KEY": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    "OMOIOS_DATA_DIR": str(ROOT / "build" / "none"),
+}
+
+
+@dataclass(frozen=True)
+class Listener:
+    service: str
+    consumer: str
+    subjects: tuple[str, ...]
+
+    def hears(self, subject: str) -> bool:
+        """Whether one of the filter subjects (`workflow.task.ready.v1`, `workflow.>`) takes `subject`."""
+        return any(
+            subject == wanted or (wanted.endswith(".>") and subject.startswith(wanted[:-1])) for wanted in self.subjects
+        )
+
+
+def describe(name: str) -> Service:
+    """Build a service as its process would, without starting anything."""
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    main = importlib.import_module(f"{name}_service.main")
+    service: Service = main.build(main.Settings())
+    return service
+
+
+def consumers_of(service: Service) -> list[Consumers]:
+    """The groups that this service runs: its rooms' and the kit's own."""
+    from servicekit.events.topology import groups_of
+
+    return list(groups_of(service))
+
+
+def listeners(services: Iterable[Service]) -> list[Listener]:
+    return [
+        Listener(service.name, group.name, tuple(source.subjects))
+        for service in services
+        for group in consumers_of(service)
+        for source in group.sources.values()
+    ]
+
+
+def event_types() -> list[EventType]:
+    return [event_type(message) for name in SERVICES for _, message in sorted(events_of(name).items())]
+
+
+def event_findings(events: Iterable[EventType], heard_by: Sequence[Listener]) -> Iterator[str]:
+    """Events that nobody hears without a reason, reasons that are out of date, subjects that no event has."""
+    known = set()
+    for event in events:
+        known.add(event.subject)
+        heard = [listener for listener in heard_by if listener.hears(event.subject)]
+        if not heard and not event.audit_only:
+            yield f"{event.subject}: nothing consumes it; add a consumer, or audit_only with the reason in proto/"
+        own = [listener for listener in heard if event.subject in listener.subjects]
+        if own and event.audit_only:
+            yield f"{event.subject}: audit_only says {event.audit_only!r}, but {own[0].service} consumes it"
+        parts = event.subject.split(".")
+        if len(parts) != 4 or not parts[3].removeprefix("v").isdigit() or parts[1] != event.aggregate:
+            yield f"{event.subject}: a subject is <service>.<aggregate>.<past_tense>.v<N> with aggregate {event.aggregate}"
+    for listener in heard_by:
+        for subject in listener.subjects:
+            if subject not in known and not subject.endswith(".>"):
+                yield f"{listener.service}/{listener.consumer} listens to {subject}, which no proto declares"
+
+
+def event_map(events: Iterable[EventType], heard_by: Sequence[Listener]) -> Iterator[str]:
+    for event in events:
+        heard = sorted({f"{one.service}/{one.consumer}" for one in heard_by if one.hears(event.subject)})
+        reason = [f"audit only: {event.audit_only}"] if event.audit_only else []
+        yield f"{event.subject:<48} → {', '.join([*heard, *reason])}"
+
+
+def access_findings(services: Mapping[str, Service]) -> Iterator[str]:
+    """Differences between what a service serves and its access table."""
+    from servicekit.http.app import create_app
+
+    for name, service in services.items():
+        try:
+            create_app(service)
+        except (AccessTableMismatch, ValueError) as error:
+            yield f"{name}: {error}"
+        try:
+            service.access.check_rpcs({method for servicer in service.servicers for method in servicer.methods()})
+        except AccessTableMismatch as error:
+            yield f"{name}: {error}"
+        registered = {group.name for group in service.consumers}
+        listed = set(service.access.consumers)
+        for missing in sorted(registered - listed):
+            yield f"{name}: consumer {missing} has no entry in the access table"
+        for extra in sorted(listed - registered):
+            yield f"{name}: the access table lists consumer {extra}, which nothing registers"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["events", "access"])
+    parser.add_argument("--print", action="store_true", dest="show", help="print the map as well")
+    options = parser.parse_args(argv)
+    findings, services = [], {}
+    for name in SERVICES:
+        try:
+            services[name] = describe(name)
+        except Exception as error:
+            findings.append(f"{name}: cannot be built: {type(error).__name__}: {error}")
+    if options.what == "events":
+        heard_by = listeners(services.values())
+        if options.show:
+            print("\n".join(event_map(event_types(), heard_by)))
+        findings += event_findings(event_types(), heard_by)
+    else:
+        findings += access_findings(services)
+    for finding in findings:
+        print(finding, file=sys.stderr)
+    return int(bool(findings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
