@@ -289,7 +289,10 @@ def bearer(authorization: bytes) -> str:
 
 def origin_of(url: str) -> str | None:
     """`scheme://host[:port]` of a URL, lower case; None when it has none (`null`, `*`)."""
-    parts = urlsplit(url.strip())
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError:
+        return None
     if not parts.scheme or not parts.netloc:
         return None
     return f"{parts.scheme}://{parts.netloc}".lower()

@@ -20,6 +20,8 @@ from servicekit.auth.tokens import MAX_LIFETIME_S
 
 if TYPE_CHECKING:
     from servicekit.db import Database, Tx
+    from servicekit.events.consumers import Consumers
+    from servicekit.events.envelope import Event
 
 RETENTION_S = MAX_LIFETIME_S + 3600
 """Revocations older than the longest-lived token plus an hour are deleted when a new one arrives."""
@@ -138,20 +140,20 @@ async def write_revocations(tx: Tx, rows: Sequence[RevocationRow]) -> None:
     await connection.execute(_DELETE_OLD_REVOCATIONS, float(RETENTION_S))
 
 
-def consumers() -> Any:
+def consumers() -> Consumers:
     """The kit's consumers of identity's events, part of every service but identity."""
     from omoios.identity.events.v1 import events_pb2
-    from servicekit.events import Consumers
+    from servicekit.events.consumers import Consumers
 
     group = Consumers("access")
 
-    @group.on(events_pb2.MembershipChanged)
-    async def membership_changed(tx: Tx, event: Any) -> None:
-        await write_memberships(tx, [membership_row(event.body)])
+    @group.on_batch(events_pb2.MembershipChanged)
+    async def memberships_changed(tx: Tx, events: Sequence[Event[Any]]) -> None:
+        await write_memberships(tx, [membership_row(event.body) for event in events])
 
-    @group.on(events_pb2.PrincipalRevoked)
-    async def principal_revoked(tx: Tx, event: Any) -> None:
-        await write_revocations(tx, [revocation_row(event.body)])
+    @group.on_batch(events_pb2.PrincipalRevoked)
+    async def principals_revoked(tx: Tx, events: Sequence[Event[Any]]) -> None:
+        await write_revocations(tx, [revocation_row(event.body) for event in events])
 
     return group
 
