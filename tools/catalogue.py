@@ -8,31 +8,19 @@ python -m tools.catalogue access            fail when an operation, RPC or consu
 from __future__ import annotations
 
 import argparse
-import importlib
-import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from servicekit.auth.access import AccessTableMismatch
-from servicekit.events.consumers import Consumers
-from servicekit.events.options import EventType, event_type
+from servicekit.db.event_options import EventType, event_type
 from servicekit.events.registry import SERVICES, events_of
+from servicekit.events.topology import described_services
+from servicekit.events.worker import consumers_of
 from servicekit.host import Service
 
-ROOT = Path(__file__).resolve().parent.parent
-
-# Nothing listens at these addresses, and building a service opens none of them.
-ENVIRONMENT = {
-    "OMOIOS_ENV": "test",
-    "OMOIOS_DATABASE_URL": "postgresql://nobody:none@127.0.0.1:1/none",
-    "OMOIOS_REDIS_URL": "redis://127.0.0.1:1/0",
-    "OMOIOS_NATS_URL": "nats://127.0.0.1:1",
-    "OMOIOS_SERVICE_SECRET": "none",
-    "OMOIOS_ENVELOPE_KEY": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
-    "OMOIOS_DATA_DIR": str(ROOT / "build" / "none"),
-}
+SUBJECT = re.compile(r"[a-z]+\.[a-z]+(_[a-z]+)*\.[a-z]+(_[a-z]+)*\.v[1-9]\d*")
 
 
 @dataclass(frozen=True)
@@ -48,20 +36,20 @@ class Listener:
         )
 
 
-def describe(name: str) -> Service:
-    """Build a service as its process would, without starting anything."""
-    for variable, value in ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
-    main = importlib.import_module(f"{name}_service.main")
-    service: Service = main.build(main.Settings())
-    return service
-
-
-def consumers_of(service: Service) -> list[Consumers]:
-    """The groups that this service runs: its rooms' and the kit's own."""
-    from servicekit.events.topology import groups_of
-
-    return list(groups_of(service))
+def describe(names: Iterable[str] = SERVICES) -> tuple[dict[str, Service], list[str]]:
+    """Build services as their processes would, without starting anything. Returns them, and why others cannot be."""
+    services, findings = {}, []
+    for name in names:
+        try:
+            built = described_services([name])
+        except Exception as error:
+            findings.append(f"{name}: cannot be built: {type(error).__name__}: {error}")
+            continue
+        if built:
+            services[name] = built[0]
+        else:
+            findings.append(f"{name}: {name}_service.main is not there")
+    return services, findings
 
 
 def listeners(services: Iterable[Service]) -> list[Listener]:
@@ -88,9 +76,8 @@ def event_findings(events: Iterable[EventType], heard_by: Sequence[Listener]) ->
         own = [listener for listener in heard if event.subject in listener.subjects]
         if own and event.audit_only:
             yield f"{event.subject}: audit_only says {event.audit_only!r}, but {own[0].service} consumes it"
-        parts = event.subject.split(".")
-        if len(parts) != 4 or not parts[3].removeprefix("v").isdigit() or parts[1] != event.aggregate:
-            yield f"{event.subject}: a subject is <service>.<aggregate>.<past_tense>.v<N> with aggregate {event.aggregate}"
+        if not SUBJECT.fullmatch(event.subject):
+            yield f"{event.subject}: a subject is <service>.<aggregate>.<past_tense>.v<N>"
     for listener in heard_by:
         for subject in listener.subjects:
             if subject not in known and not subject.endswith(".>"):
@@ -130,12 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("what", choices=["events", "access"])
     parser.add_argument("--print", action="store_true", dest="show", help="print the map as well")
     options = parser.parse_args(argv)
-    findings, services = [], {}
-    for name in SERVICES:
-        try:
-            services[name] = describe(name)
-        except Exception as error:
-            findings.append(f"{name}: cannot be built: {type(error).__name__}: {error}")
+    services, findings = describe()
     if options.what == "events":
         heard_by = listeners(services.values())
         if options.show:

@@ -12,7 +12,7 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 SERVICES = ("identity", "workflow", "agents", "monitoring", "billing", "vcs")
 
 
-@pytest.mark.parametrize(("number", "name"), enumerate(SERVICES, 1))
+@pytest.mark.parametrize(("number", "name"), list(enumerate(SERVICES, 1)))
 def test_each_service_has_server_worker_and_migration(number: int, name: str) -> None:
     dockerfile = ROOT / COMPOSE[f"{name}-migrate"]["build"]["dockerfile"]
     text = dockerfile.read_text()
