@@ -62,10 +62,10 @@ class RedisClient:
     """
 
     def __init__(self, settings: ServiceSettings) -> None:
-        if settings.redis_url is None:
-            raise ValueError("OMOIOS_REDIS_URL is not set")
+        # A service is also built where nothing is set, to be described; then it cannot start.
+        self._address = settings.redis_url
         self.raw: Any = aioredis.Redis.from_url(
-            settings.redis_url,
+            self._address or "redis://unset",
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=ANSWER_TIMEOUT_S,
             max_connections=MAX_CONNECTIONS,
@@ -74,7 +74,9 @@ class RedisClient:
         )
 
     async def start(self) -> None:
-        """Nothing: a service starts without its Redis."""
+        """Connects to nothing: a service starts without its Redis. ValueError when no address is set."""
+        if self._address is None:
+            raise ValueError("OMOIOS_REDIS_URL is not set")
 
     async def close(self) -> None:
         """Closes the connections."""
