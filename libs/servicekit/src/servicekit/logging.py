@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
-import sys
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -94,6 +94,30 @@ def _render(_logger: Any, _level: str, line: MutableMapping[str, Any]) -> bytes:
     return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS)
 
 
+class _Stdout:
+    """Writes lines to file descriptor 1: one system call each, so that lines of several threads do not mix.
+
+    A reader that is gone must not end the service, so what cannot be written is dropped.
+    """
+
+    def msg(self, line: bytes | str) -> None:
+        left = memoryview((line.encode("utf-8", "replace") if isinstance(line, str) else line) + b"\n")
+        try:
+            while left:
+                left = left[os.write(1, left) :]
+        except OSError:
+            return
+
+    log = debug = info = warn = warning = error = err = exception = critical = fatal = failure = msg
+
+
+_STDOUT = _Stdout()
+
+
+def _stdout(*_arguments: Any) -> _Stdout:
+    return _STDOUT
+
+
 class _StandardLibrary(logging.Handler):
     """Hands a record of the standard library to structlog."""
 
@@ -116,17 +140,14 @@ def configure(settings: ServiceSettings, service: str) -> None:
     _static.update(service=service, instance=settings.instance)
     level = logging.getLevelNamesMapping()[settings.log_level]
     processors: list[Any] = [_stamp, structlog.processors.format_exc_info, _redact]
-    logger_factory: Any
     if settings.log_format == "console":
         processors.append(structlog.dev.ConsoleRenderer(colors=False, timestamp_key="time", event_key="event"))
-        logger_factory = structlog.PrintLoggerFactory(sys.stdout)
     else:
         processors.append(_render)
-        logger_factory = structlog.BytesLoggerFactory(sys.stdout.buffer)
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=logger_factory,
+        logger_factory=_stdout,
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()

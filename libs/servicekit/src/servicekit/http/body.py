@@ -68,7 +68,7 @@ def parse_json(body: bytes) -> Any:
     try:
         value = _decode(body)
     except UnicodeDecodeError as error:
-        raise _json_invalid("the body is not UTF-8", error.start) from error
+        raise _json_invalid("the body is not UTF-8", _not_utf8(body)) from error
     except RecursionError as error:
         raise _too_deep() from error
     except msgspec.ValidationError as error:
@@ -115,6 +115,15 @@ def _json_invalid(why: str, position: int | None = None) -> AppError:
         found = _BYTE.search(why)
         position = int(found[1]) if found else 0
     return invalid_fields([FieldError(("body", position), "JSON decode error", "json_invalid", {}, {"error": why})])
+
+
+def _not_utf8(body: bytes) -> int:
+    """Where the first byte stands that is not UTF-8; the parser counts from the start of its string."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return 0
 
 
 def _too_deep() -> AppError:
@@ -192,7 +201,7 @@ def decode_struct(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     try:
         value = decoder.decode(body)
     except UnicodeDecodeError as error:
-        raise _json_invalid("the body is not UTF-8", error.start) from error
+        raise _json_invalid("the body is not UTF-8", _not_utf8(body)) from error
     except RecursionError as error:
         raise _too_deep() from error
     except msgspec.ValidationError as error:

@@ -63,7 +63,7 @@ def _bad_value(error: BaseException) -> bool:
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         # SQLAlchemy's adapter puts an error of its own between its wrapper and the driver's error.
         adapted = error.orig
-        return adapted is not None and _bad_value(adapted.__cause__ or adapted)
+        return adapted is not None and _bad_value(adapted if adapted.__cause__ is None else adapted.__cause__)
     if isinstance(error, asyncpg.DataError):
         return True
     sqlstate = getattr(error, "sqlstate", None)
