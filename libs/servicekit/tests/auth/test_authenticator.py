@@ -16,7 +16,9 @@ from fastapi.responses import JSONResponse
 
 from servicekit import context
 from servicekit.auth import CurrentUser, Membership, OptionalUser, Principal, PrincipalType, require_role
-from servicekit.auth.authenticator import Authenticator, VerifiedApiKey, origin_of
+from servicekit.auth.api_keys import VerifiedApiKey
+from servicekit.auth.authenticator import Authenticator
+from servicekit.auth.credentials import origin_of
 from servicekit.auth.memberships import REFRESH_BURST, MembershipDirectory
 from servicekit.auth.revocations import Revocation, Revocations
 from servicekit.auth.testing import Signing

@@ -6,55 +6,21 @@ the memberships were read within the last 2 s.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from hashlib import sha256
-from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qs
 
-from servicekit.auth.bounded import BoundedCache
+from servicekit.auth.api_keys import API_KEY_PREFIX, ApiKeys, VerifyApiKey
+from servicekit.auth.credentials import access_cookie, bearer, credential_headers, origin_of
 from servicekit.auth.errors import CROSS_ORIGIN, unauthenticated
 from servicekit.auth.memberships import MembershipDirectory
 from servicekit.auth.principal import NO_MEMBERSHIPS, Memberships, Principal, PrincipalType, machine_memberships
 from servicekit.auth.revocations import Revocations
-from servicekit.auth.tokens import MAX_TOKEN_BYTES, TokenVerifier, VerifiedToken
+from servicekit.auth.tokens import TokenVerifier, VerifiedToken
+from servicekit.ports import Part
 
-ACCESS_COOKIE = "omoios_access_token"
-API_KEY_PREFIX = "omk_"
-API_KEY_TTL_S = 30.0
-UNKNOWN_API_KEY_TTL_S = 5.0
-API_KEYS_MAX = 10_000
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-
-_COOKIE_MARK = f"{ACCESS_COOKIE}=".encode()
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiedApiKey:
-    """What identity says of an API key. `organization_id` None: it holds for all of the user's organizations."""
-
-    key_id: str
-    user_id: str
-    scopes: frozenset[str]
-    organization_id: str | None = None
-    expires_at: float | None = None
-
-
-VerifyApiKey = Callable[[str], Awaitable[VerifiedApiKey | None]]
-"""API key → what identity says of it, None when there is no such key."""
-
-
-class Companion(Protocol):
-    """Something that lives as long as the authenticator: the feed of changes, the keys."""
-
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Unknown:
-    """A key that identity does not know."""
 
 
 class Authenticator:
@@ -71,20 +37,16 @@ class Authenticator:
         *,
         verify_api_key: VerifyApiKey | None = None,
         allowed_origins: Sequence[str] = (),
-        companions: Sequence[Companion] = (),
+        companions: Sequence[Part] = (),
         clock: Callable[[], float],
     ) -> None:
         self.verifier = verifier
         self.memberships = memberships
         self.revocations = revocations
-        self._verify_api_key = verify_api_key
         self._origins = frozenset(filter(None, map(origin_of, allowed_origins)))
         self._companions = tuple(companions)
         self._clock = clock
-        self._api_keys: BoundedCache[bytes, VerifiedApiKey | _Unknown] = BoundedCache(
-            API_KEYS_MAX, API_KEY_TTL_S, clock
-        )
-        revocations.on_revoked(self._forget_api_keys)
+        self._api_keys = ApiKeys(verify_api_key, revocations, clock)
 
     async def start(self) -> None:
         """Starts the feed of revocations and membership changes."""
@@ -111,10 +73,10 @@ class Authenticator:
         Bearer first, then the cookie. Raises `auth.unauthenticated` (401) for a bad credential, `auth.cross_origin`
         (403) for an unsafe method by cookie from elsewhere, `auth.keys_unavailable` (503).
         """
-        authorization, cookie = _credentials(scope["headers"])
+        authorization, cookie = credential_headers(scope["headers"])
         if authorization is not None:
             return await self.authenticate_credential(bearer(authorization))
-        token = _access_cookie(cookie) if cookie is not None else None
+        token = access_cookie(cookie) if cookie is not None else None
         if token is None:
             return None
         if scope.get("method", "GET") not in SAFE_METHODS:
@@ -130,10 +92,10 @@ class Authenticator:
         token = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token")
         if token:
             return await self.authenticate_credential(token[0])
-        authorization, cookie = _credentials(scope["headers"])
+        authorization, cookie = credential_headers(scope["headers"])
         if authorization is not None:
             return await self.authenticate_credential(bearer(authorization))
-        access = _access_cookie(cookie) if cookie is not None else None
+        access = access_cookie(cookie) if cookie is not None else None
         if access is None:
             raise unauthenticated()
         self.check_origin(scope)
@@ -236,19 +198,7 @@ class Authenticator:
         return False
 
     async def _authenticate_api_key(self, key: str) -> Principal:
-        if self._verify_api_key is None or len(key) > MAX_TOKEN_BYTES:
-            raise unauthenticated()
-        digest = sha256(key.encode("utf-8", "surrogatepass")).digest()
-        known = self._api_keys.get(digest)
-        if known is None:
-            asked_at = self._clock()
-            known = await self._verify_api_key(key) or _Unknown()
-            if isinstance(known, _Unknown):
-                self._api_keys.put(digest, known, UNKNOWN_API_KEY_TTL_S)
-            elif not self._revoked_api_key(known, asked_at):
-                self._api_keys.put(digest, known)
-        if isinstance(known, _Unknown) or (known.expires_at is not None and known.expires_at <= self._clock()):
-            raise unauthenticated()
+        known = await self._api_keys.verified(key)
         memberships = await self.memberships.of(known.user_id)
         return Principal(
             type=PrincipalType.API_KEY,
@@ -260,60 +210,6 @@ class Authenticator:
             scopes=known.scopes,
             owner_id=known.user_id,
         )
-
-    def _revoked_api_key(self, key: VerifiedApiKey, since: float) -> bool:
-        """Whether a revocation arrived while identity was being asked: such an answer must not be remembered."""
-        revocations = self.revocations
-        return revocations.is_revoked("api_key", key.key_id, since) or revocations.is_revoked(
-            "user", key.user_id, since
-        )
-
-    def _forget_api_keys(self, principal_type: str, principal_id: str) -> None:
-        if principal_type == "api_key":
-            self._api_keys.discard_where(
-                lambda known: isinstance(known, VerifiedApiKey) and known.key_id == principal_id
-            )
-        elif principal_type == "user":
-            self._api_keys.discard_where(
-                lambda known: isinstance(known, VerifiedApiKey) and known.user_id == principal_id
-            )
-
-
-def bearer(authorization: bytes) -> str:
-    """The credential of an `Authorization: Bearer` header. Raises `auth.unauthenticated` for anything else."""
-    scheme, _, credential = authorization.decode("latin-1").partition(" ")
-    if scheme.lower() != "bearer" or not credential.strip():
-        raise unauthenticated()
-    return credential.strip()
-
-
-def origin_of(url: str) -> str | None:
-    """`scheme://host[:port]` of a URL, lower case; None when it has none (`null`, `*`)."""
-    try:
-        parts = urlsplit(url.strip())
-    except ValueError:
-        return None
-    if not parts.scheme or not parts.netloc:
-        return None
-    return f"{parts.scheme}://{parts.netloc}".lower()
-
-
-def _credentials(headers: Sequence[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | None]:
-    authorization = cookie = None
-    for name, value in headers:
-        if name == b"authorization":
-            authorization = value
-        elif name == b"cookie" and _COOKIE_MARK in value:
-            cookie = value
-    return authorization, cookie
-
-
-def _access_cookie(header: bytes) -> str | None:
-    for pair in header.decode("latin-1").split(";"):
-        name, _, value = pair.strip().partition("=")
-        if name == ACCESS_COOKIE and value:
-            return value.strip('"')
-    return None
 
 
 def _limited(memberships: Memberships, organization_id: str | None) -> Memberships:

@@ -78,16 +78,20 @@ class AccessFeed:
     async def _run(self) -> None:
         pause = RECONNECT_MIN_S
         while True:
+            connected_at = time.monotonic()
             try:
                 connection = await self._database.connect("access-feed")
                 try:
                     await self._follow(connection)
                 finally:
                     await _let_go(connection)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except Exception as error:
+                # Whatever it is, the process must go on learning of revocations.
+                if time.monotonic() - connected_at > RECONNECT_MAX_S:
+                    pause = RECONNECT_MIN_S
                 log.warning("access_feed_interrupted", error=repr(error), again_in_s=pause)
                 await asyncio.sleep(pause)
-                pause = RECONNECT_MIN_S if self._loaded.is_set() and pause >= RECONNECT_MAX_S else pause * 2
+                pause = min(pause * 2, RECONNECT_MAX_S)
 
     async def _follow(self, connection: asyncpg.Connection[Any]) -> None:
         await connection.add_listener(MEMBERSHIPS_CHANNEL, self._membership_changed)

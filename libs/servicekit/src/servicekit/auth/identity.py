@@ -9,7 +9,7 @@ import grpc.aio
 
 from omoios.identity.v1 import identity_pb2 as pb
 from omoios.identity.v1.identity_pb2_grpc import IdentityServiceStub
-from servicekit.auth.authenticator import VerifiedApiKey
+from servicekit.auth.api_keys import VerifiedApiKey
 from servicekit.auth.principal import Membership
 from servicekit.auth.replica import PAGE_SIZE, MembershipRow, RevocationRow, membership_row, revocation_row
 from servicekit.errors import AppError, Kind

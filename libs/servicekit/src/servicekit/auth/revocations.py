@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import asyncpg
+import structlog
 
 from servicekit.auth.tokens import LEEWAY_S, MAX_LIFETIME_S
 
@@ -21,6 +22,9 @@ SESSION = "session"
 OVERLAP = timedelta(seconds=30)
 """Each poll looks this far behind the newest row it has seen: rows become visible in the order of commits, not of
 `updated_at`."""
+
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,10 @@ class Revocations:
                 fresh.append(row)
         for row in fresh:
             for listener in self._listeners:
-                listener(row.principal_type, row.principal_id)
+                try:
+                    listener(row.principal_type, row.principal_id)
+                except Exception:
+                    log.exception("revocation_listener_failed")
         return len(fresh)
 
     def prune(self) -> None:

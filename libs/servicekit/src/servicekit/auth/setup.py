@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from servicekit.auth.authenticator import Authenticator, VerifyApiKey
+from servicekit.auth.api_keys import VerifyApiKey
+from servicekit.auth.authenticator import Authenticator
 from servicekit.auth.feed import AccessFeed
 from servicekit.auth.keys import FetchJwks, JwksCache, http_fetch
 from servicekit.auth.memberships import FetchMemberships, MembershipDirectory, MembershipSource
