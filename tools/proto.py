@@ -14,8 +14,8 @@ import io
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,12 +146,14 @@ def breaking(root: Path = ROOT) -> list[str]:
     """Compare root/proto with each baseline; raises ProtoError with buf's findings. Returns the baselines compared."""
     compared = []
     for ref in baselines(root):
-        archive = subprocess.run(["git", "-C", str(root), "archive", ref, "proto"], capture_output=True, check=False)
+        archive = subprocess.run(
+            ["git", "-C", str(root), "archive", "--format=zip", ref, "proto"], capture_output=True, check=False
+        )
         if archive.returncode:
             continue
         with tempfile.TemporaryDirectory() as temporary:
-            with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
-                tar.extractall(temporary, filter="data")
+            with zipfile.ZipFile(io.BytesIO(archive.stdout)) as packed:
+                packed.extractall(temporary)
             before = Path(temporary) / "proto"
             if not sources(before):
                 continue
