@@ -12,8 +12,9 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from servicekit.auth.access import AccessTableMismatch
+from servicekit.auth.access import AccessTable, AccessTableMismatch
 from servicekit.db.event_options import EventType, event_type
 from servicekit.events.registry import SERVICES, events_of
 from servicekit.events.topology import described_services
@@ -100,12 +101,13 @@ def access_findings(services: Mapping[str, Service]) -> Iterator[str]:
             create_app(service)
         except (AccessTableMismatch, ValueError) as error:
             yield f"{name}: {error}"
+        table = cast("AccessTable", service.access)
         try:
-            service.access.check_rpcs({method for servicer in service.servicers for method in servicer.methods()})
+            table.check_rpcs({method for servicer in service.servicers for method in servicer.methods()})
         except AccessTableMismatch as error:
             yield f"{name}: {error}"
         registered = {group.name for group in service.consumers}
-        listed = set(service.access.consumers)
+        listed = set(table.consumers)
         for missing in sorted(registered - listed):
             yield f"{name}: consumer {missing} has no entry in the access table"
         for extra in sorted(listed - registered):
