@@ -17,8 +17,8 @@ from servicekit.auth.feed import AccessFeed
 from servicekit.auth.memberships import MembershipDirectory
 from servicekit.auth.replica import (
     RETENTION_S,
+    AccessReplica,
     MembershipRow,
-    ReplicaSource,
     RevocationRow,
     consumers,
     rebuild,
@@ -42,7 +42,7 @@ async def write(db: Database, *rows: MembershipRow) -> None:
 
 
 async def test_only_a_newer_version_overwrites_a_membership(access_db: Database) -> None:
-    source = ReplicaSource(access_db)
+    source = AccessReplica(access_db)
     await write(access_db, row(2, role="admin"))
     await write(access_db, row(1, role="viewer"))
     (membership,) = await source.memberships_of("alice")
@@ -57,19 +57,19 @@ async def test_only_a_newer_version_overwrites_a_membership(access_db: Database)
 
 async def test_one_batch_may_hold_several_versions_of_a_row(access_db: Database) -> None:
     await write(access_db, row(1, role="viewer"), row(3, role="owner"), row(2, role="member"))
-    (membership,) = await ReplicaSource(access_db).memberships_of("alice")
+    (membership,) = await AccessReplica(access_db).memberships_of("alice")
     assert (membership.role, membership.version) == ("owner", 3)
     await write(access_db)
 
 
 async def test_a_role_without_permissions_has_none(access_db: Database) -> None:
     await write(access_db, MembershipRow("alice", "org-1", "guest", (), True, 1))
-    (membership,) = await ReplicaSource(access_db).memberships_of("alice")
+    (membership,) = await AccessReplica(access_db).memberships_of("alice")
     assert membership.permissions == frozenset()
 
 
 async def test_revocations_move_forward_and_old_ones_are_deleted(access_db: Database) -> None:
-    source, now = ReplicaSource(access_db), datetime.now(UTC)
+    source, now = AccessReplica(access_db), datetime.now(UTC)
     async with access_db.uow() as tx:
         await write_revocations(tx, [RevocationRow("user", "alice", now), RevocationRow("session", "s-1", now)])
         raw = await tx.connection()
@@ -104,7 +104,7 @@ async def test_the_consumers_write_what_identity_said(access_db: Database) -> No
     async with access_db.uow() as tx:
         await source.handlers["identity.membership.changed.v1"](tx, [SimpleNamespace(body=changed)])
         await source.handlers["identity.principal.revoked.v1"](tx, [SimpleNamespace(body=revoked)])
-    (membership,) = await ReplicaSource(access_db).memberships_of("alice")
+    (membership,) = await AccessReplica(access_db).memberships_of("alice")
     assert (membership.role, membership.version) == ("admin", 7)
     async with access_db.reader() as tx:
         raw = await tx.connection()
@@ -123,7 +123,7 @@ async def test_a_rebuild_writes_every_page_and_newer_events_win(access_db: Datab
         yield [RevocationRow("user", "bob", datetime.now(UTC))]
 
     assert await rebuild(access_db, memberships, revocations) == 4
-    source = ReplicaSource(access_db)
+    source = AccessReplica(access_db)
     assert [item.role for item in await source.memberships_of("alice")] == ["admin"]
     assert [item.role for item in await source.memberships_of("bob")] == ["owner"]
     assert await source.memberships_of("carol") == []
@@ -131,7 +131,7 @@ async def test_a_rebuild_writes_every_page_and_newer_events_win(access_db: Datab
 
 async def running(db: Database, signing: Signing, poll_interval_s: float) -> Authenticator:
     """The authenticator of another process on the same database."""
-    source = ReplicaSource(db)
+    source = AccessReplica(db)
     memberships, revocations = MembershipDirectory(source, ttl_s=3600), Revocations()
     feed = AccessFeed(db, source, revocations, memberships, poll_interval_s=poll_interval_s)
     made = Authenticator(signing.verifier(), memberships, revocations, companions=[feed], clock=time.time)

@@ -12,7 +12,7 @@ from identity_service.auth.service import AuthService
 from identity_service.organizations.service import OrganizationService
 from identity_service.tokens import store as tokens_store
 from servicekit.auth import Membership
-from servicekit.auth.authenticator import VerifiedApiKey
+from servicekit.auth.api_keys import VerifiedApiKey
 from servicekit.auth.revocations import Revocation
 
 

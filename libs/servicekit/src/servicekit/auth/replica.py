@@ -84,7 +84,7 @@ class RevocationRow:
     not_before: datetime
 
 
-class ReplicaSource:
+class AccessReplica:
     """Reads both replica tables; the `MembershipSource` and `RevocationSource` of every service but identity."""
 
     def __init__(self, db: Database) -> None:

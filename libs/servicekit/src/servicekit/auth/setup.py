@@ -10,12 +10,13 @@ from servicekit.auth.authenticator import Authenticator
 from servicekit.auth.feed import AccessFeed
 from servicekit.auth.keys import FetchJwks, JwksCache, http_fetch
 from servicekit.auth.memberships import FetchMemberships, MembershipDirectory, MembershipSource
-from servicekit.auth.replica import ReplicaSource
+from servicekit.auth.replica import AccessReplica, rebuild
 from servicekit.auth.revocations import Revocations, RevocationSource
 from servicekit.auth.tokens import TokenVerifier
 
 if TYPE_CHECKING:
     from servicekit.db import Database
+    from servicekit.events.replicas import ReplicaSource
     from servicekit.rpc import RpcChannels
     from servicekit.settings import ServiceSettings
 
@@ -36,7 +37,7 @@ def build_authenticator(
     By default memberships and revocations come from the replica tables, refreshes and API keys from identity by RPC,
     and keys from `settings.jwks_url`. Identity gives its own tables, keys and API keys instead.
     """
-    replica = ReplicaSource(db)
+    replica = AccessReplica(db)
     if channels is not None and "identity" in settings.rpc_targets:
         from servicekit.auth.identity import IdentityClient
 
@@ -57,3 +58,18 @@ def build_authenticator(
         companions=[feed],
         clock=time.time,
     )
+
+
+def access_replica_source(db: Database, channels: RpcChannels) -> ReplicaSource:
+    """The rebuild of `replica_memberships` and `replica_revocations` from identity's snapshots.
+
+    Part of `make rebuild` in every service but identity.
+    """
+    from servicekit.auth.identity import IdentityClient
+    from servicekit.events.replicas import ReplicaSource
+
+    async def run() -> int:
+        client = IdentityClient(channels.channel("identity"))
+        return await rebuild(db, client.membership_snapshot, client.revocation_snapshot)
+
+    return ReplicaSource("access", run)
