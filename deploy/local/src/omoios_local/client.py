@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from omoios_local import control
 from omoios_local.embedded.process import tail
@@ -118,27 +120,43 @@ class StackClient:
             return
         self.state.create()
         log_file = self.state.logs / "supervisor.log"
-        argv = [sys.executable, "-P", "-m", "omoios_local.daemon", str(self.state.directory), str(self.offset)]
-        with log_file.open("ab") as log:
-            daemon = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
-            )
+        pid = spawn_daemon(self.state.directory, self.offset, log_file)
         deadline = time.monotonic() + DAEMON_START_S
         while not control.answers(self.state.socket_path):
-            if daemon.poll() not in (None, 0) and not self.state.supervised():
+            if os.waitpid(pid, os.WNOHANG)[0] == pid:
                 raise control.ControlError(f"the supervisor ended at once:\n{tail(log_file)}")
             if time.monotonic() > deadline:
-                raise control.ControlError(
-                    f"the supervisor did not answer within {DAEMON_START_S:g} s:\n{tail(log_file)}"
-                )
+                raise control.ControlError(f"the supervisor is silent after {DAEMON_START_S:g} s:\n{tail(log_file)}")
             time.sleep(0.02)
 
     def _await_end(self, pid: int, timeout_s: float = 30.0) -> None:
         deadline = time.monotonic() + timeout_s
-        while self.state.supervised():
+        while self.state.supervised() or lives(pid):
             if time.monotonic() > deadline:
                 raise control.ControlError(f"the supervisor (pid {pid}) did not end within {timeout_s:g} s")
             time.sleep(0.02)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that ended as our child is reaped, so that no zombie stays."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def spawn_daemon(directory: Path, offset: int, log_file: Path) -> int:
+    """Start the supervisor in a session of its own; returns its process id."""
+    argv = [sys.executable, "-P", "-m", "omoios_local.daemon", str(directory), str(offset)]
+    log = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        streams = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
+        nothing = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+        return os.posix_spawn(sys.executable, argv, os.environ, file_actions=[nothing, *streams], setsid=True)
+    finally:
+        os.close(log)
 
 
 def log_files(state: State, part: str | None) -> list[Path]:

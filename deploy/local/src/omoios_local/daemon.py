@@ -101,9 +101,11 @@ def log_line(unit: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    state = State(Path(arguments[0]))
+    state = State(Path(arguments[0]).absolute())
     offset = int(arguments[1])
     state.create()
+    # The folder that `up` was called in must stay free to be deleted or unmounted.
+    os.chdir("/")
     with state.locked():
         root = repository_root()
         stack = Stack(root, state, PortPlan(offset), operator_settings())

@@ -78,7 +78,10 @@ class Environments:
 
     def edge(self, instance: int = 1) -> dict[str, str]:
         """For `python -m gateway_edge.main`; the edge has neither a database nor a secret."""
-        services = {name: f"http://{LOOPBACK}:{self.plan.http(name)}" for name in SERVICES}
+        services = {
+            name: [f"http://{LOOPBACK}:{self.plan.http(name, number)}" for number in self.numbers(name) or [1]]
+            for name in SERVICES
+        }
         return self._base() | {
             "OMOIOS_HTTP_HOST": LOOPBACK,
             "OMOIOS_HTTP_PORT": str(self.plan.http("edge", instance)),

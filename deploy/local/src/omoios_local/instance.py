@@ -39,6 +39,7 @@ class Unit(ABC):
         self.detail = ""
         self.restarts = 0
         self.failures = 0
+        self.last_failure = ""
         self.ready_event = asyncio.Event()
         self.on_change: Callable[[Unit], None] = lambda _: None
         self.began = time.monotonic()
@@ -75,6 +76,7 @@ class Unit(ABC):
             "detail": self.detail,
             "restarts": self.restarts,
             "failures": self.failures,
+            "last_failure": self.last_failure,
             "ready_after_s": self.ready_after_s,
         }
 
@@ -105,6 +107,7 @@ class Unit(ABC):
     async def _pause(self, detail: str) -> None:
         """Wait out the backoff after a failure, or until somebody asks for a start now."""
         self.failures += 1
+        self.last_failure = detail
         delay = backoff_s(self.failures)
         self._set("backoff", f"{detail}; next start in {delay:g} s")
         self._wake.clear()

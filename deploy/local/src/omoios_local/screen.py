@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from omoios_local.observe import Figures
+if TYPE_CHECKING:
+    # Importing it here would load the NATS client, half a second of CPU that only `status` needs.
+    from omoios_local.observe import Figures
 
 COLOURS = {"ready": "green", "done": "green", "backoff": "red", "suspended": "yellow", "starting": "yellow"}
 

@@ -144,8 +144,7 @@ class Supervisor:
         while missing := [unit for unit in wanted if not unit.ready_event.is_set()]:
             hopeless = [unit for unit in missing if unit.failures >= HOPELESS_AFTER]
             if hopeless or time.monotonic() > deadline:
-                lines = [f"  {unit.name}: {unit.state} {unit.detail}".rstrip() for unit in hopeless or missing]
-                raise UpFailed("\n".join(lines))
+                raise UpFailed("\n".join(why_not_ready(unit) for unit in hopeless or missing))
             await asyncio.sleep(0.02)
 
     async def down(self) -> None:
@@ -197,7 +196,7 @@ class Supervisor:
             deadline = time.monotonic() + timeout_s
             while unit.pid == before or not unit.ready_event.is_set():
                 if time.monotonic() > deadline or unit.failures >= HOPELESS_AFTER:
-                    raise UpFailed(f"  {unit.name}: {unit.state} {unit.detail}")
+                    raise UpFailed(why_not_ready(unit))
                 await asyncio.sleep(0.02)
         return [unit.describe() for unit in found]
 
@@ -214,3 +213,9 @@ class Supervisor:
         position = {name: index for index, name in enumerate(self.order)}
         keys = sorted(self.units, key=lambda key: (position[key[0]], key[1]))
         return [self.units[key].describe() for key in keys]
+
+
+def why_not_ready(unit: Unit) -> str:
+    """`part: state, and why it last failed`, indented."""
+    reason = unit.detail or (f"(last failure: {unit.last_failure})" if unit.last_failure else "")
+    return f"  {unit.name}: {unit.state} {reason}".rstrip()

@@ -42,7 +42,6 @@ max_wal_size = '2GB'
 checkpoint_timeout = '15min'
 wal_compression = on
 fsync = {fsync}
-synchronous_commit = {fsync}
 full_page_writes = {fsync}
 jit = off
 timezone = 'UTC'
@@ -62,7 +61,8 @@ host all all 127.0.0.1/32 scram-sha-256
 class EmbeddedPostgres(EmbeddedPart):
     """One PostgreSQL cluster below `directory`.
 
-    `fsync=False` trades durability for speed and belongs to tests. Started by root, the server runs as another user
+    `fsync=False` belongs to tests: it survives a killed process but not a lost machine.
+    Started by root, the server runs as another user
     and `directory` must lie where that user can pass through (see `process.scratch_directory`).
     """
 
