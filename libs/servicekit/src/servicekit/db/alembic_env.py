@@ -24,7 +24,7 @@ _OPTIONAL_TABLES = frozenset({"replica_memberships", "replica_revocations"})
 def run(metadata: MetaData | Sequence[MetaData] = Base.metadata) -> None:
     """Run the migrations that alembic asks for against `OMOIOS_DATABASE_URL` or the connection that was handed over.
 
-    `metadata` is what the service's tables are registered in; with `Base.metadata` that is every table imported by then.
+    `metadata` is what the tables are registered in; with `Base.metadata` that is every table imported by then.
     """
     given: Sequence[MetaData]
     if isinstance(metadata, MetaData):
@@ -58,7 +58,7 @@ def migrate_on(connection: Connection, metadata: Sequence[MetaData]) -> None:
         compare_type=True,
         compare_server_default=False,
         transaction_per_migration=True,
-        include_name=_included(connection),
+        include_object=_compared,
     )
     connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
     connection.commit()
@@ -66,8 +66,6 @@ def migrate_on(connection: Connection, metadata: Sequence[MetaData]) -> None:
         context.run_migrations()
 
 
-def _included(_connection: Connection) -> Any:
-    def include(name: str | None, kind: str, _parents: Any) -> bool:
-        return not (kind == "table" and name in _OPTIONAL_TABLES)
-
-    return include
+def _compared(_item: Any, name: str | None, kind: str, _reflected: bool, other: Any) -> bool:
+    """Leave an optional table out of comparisons unless both the models and the database have it."""
+    return not (kind == "table" and name in _OPTIONAL_TABLES and other is None)

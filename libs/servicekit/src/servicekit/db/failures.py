@@ -10,9 +10,8 @@ from servicekit.errors import AppError, ErrorSpec, Kind
 DATABASE_UNAVAILABLE = ErrorSpec("database.unavailable", Kind.UNAVAILABLE, "The database is not available.", 1.0)
 STALE_VERSION = ErrorSpec("database.stale_version", Kind.CONFLICT, "This was changed by someone else in the meantime.")
 
-# Each of these leaves the request undone and worth repeating: the server is gone, starting, full, read-only or on a
-# standby, the pool or a lock was not had in time, or this transaction was the victim of a deadlock.
-_TRANSIENT_ASYNCPG: tuple[type[BaseException], ...] = (
+# The server is gone, starting, full, or a standby.
+_AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -20,26 +19,39 @@ _TRANSIENT_ASYNCPG: tuple[type[BaseException], ...] = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.IdleSessionTimeoutError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+# This statement did not get through: a lock or an answer was not had in time, or a deadlock chose this transaction.
+_UNLUCKY = (
     asyncpg.QueryCanceledError,
     asyncpg.LockNotAvailableError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
-    asyncpg.ReadOnlySQLTransactionError,
 )
 
 
-def is_transient(error: BaseException) -> bool:
-    """Tell whether the same transaction may succeed when it is run again a moment later."""
-    if isinstance(error, sqlalchemy.exc.TimeoutError | ConnectionError | TimeoutError):
+def is_away(error: BaseException | None) -> bool:
+    """Tell whether the database itself cannot be used now, whatever is asked of it."""
+    if isinstance(error, AppError):
+        return error.code == DATABASE_UNAVAILABLE.code and is_away(error.__cause__)
+    if isinstance(error, sqlalchemy.exc.TimeoutError | ConnectionError):
         return True
     if isinstance(error, sqlalchemy.exc.DBAPIError):
-        if error.connection_invalidated:
-            return True
-        cause = error.orig.__cause__ if error.orig is not None else None
-        return cause is not None and is_transient(cause)
+        return error.connection_invalidated or is_away(_driver_error(error))
     if isinstance(error, asyncpg.InterfaceError):
         return "closed" in str(error)
-    return isinstance(error, _TRANSIENT_ASYNCPG)
+    return isinstance(error, _AWAY)
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Tell whether the same transaction may succeed when it is run again a moment later."""
+    if isinstance(error, sqlalchemy.exc.DBAPIError) and isinstance(_driver_error(error), _UNLUCKY):
+        return True
+    return is_away(error) or isinstance(error, (*_UNLUCKY, TimeoutError))
+
+
+def _driver_error(error: sqlalchemy.exc.DBAPIError) -> BaseException | None:
+    return error.orig.__cause__ if error.orig is not None else None
 
 
 def unavailable(error: BaseException) -> AppError | None:

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from servicekit import context
 from servicekit.clock import utc_now
 from servicekit.db.failures import is_transient
-from servicekit.events.options import event_type
+from servicekit.db.event_options import event_type
 from servicekit.ids import new_id
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 CHANNEL = "omoios_outbox"
 """PostgreSQL channel on which a commit with events is announced to the relay of another process."""
+
+MAX_PAYLOAD_BYTES = 1_000_000
+"""A stream takes messages of 1 MiB, headers included; larger facts are split by their emitter."""
 
 # A process announces at most this often; what commits in between is covered by the announcement that follows.
 _HINT_INTERVAL_S = 0.01
@@ -92,9 +95,17 @@ def outgoing_event(
 ) -> OutgoingEvent:
     """Turn a message of `events/v1` into an outbox row, with the ids of what caused it.
 
-    Raises `TypeError` for a message without the `(omoios.options.v1.event)` option.
+    Raises `TypeError` for a message without the `(omoios.options.v1.event)` option, `ValueError` for one that no stream
+    would take.
     """
     kind = event_type(type(message))
+    payload = message.SerializeToString()
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise ValueError(f"{kind.subject} is {len(payload)} bytes long, at most {MAX_PAYLOAD_BYTES} are possible")
+    for name, value in (("aggregate_id", aggregate_id), ("organization_id", organization_id or "-")):
+        # They become NATS headers, which are single lines.
+        if not value.isprintable() or not value:
+            raise ValueError(f"{name} of {kind.subject} is not a printable text: {value!r}")
     request = context.request_id.get()
     return OutgoingEvent(
         event_id=event_id or new_id(),
@@ -107,7 +118,7 @@ def outgoing_event(
         causation_id=context.causation_id.get() or request or None,
         traceparent=context.traceparent.get() or None,
         occurred_at=occurred_at or utc_now(),
-        payload=message.SerializeToString(),
+        payload=payload,
     )
 
 

@@ -32,7 +32,7 @@ class OutboxRow(Base):
 
 
 class InboxRow(Base):
-    """An event that one consumer has handled. Ids are UUIDv7, so the primary key is in time order and cheap to purge."""
+    """An event that one consumer has handled; ids are UUIDv7, so the primary key is in time order."""
 
     __tablename__ = "inbox"
 

@@ -234,7 +234,8 @@ class Scope:
 
     async def _leave(self, error: BaseException | None) -> None:
         """Give the connection back, whatever happens, and translate what the database's absence raised."""
-        assert self._tx is not None and self._marker is not None
+        assert self._tx is not None
+        assert self._marker is not None
         try:
             if error is None:
                 await self._tx._close()

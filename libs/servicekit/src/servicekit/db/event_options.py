@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
@@ -39,10 +38,15 @@ def describe(descriptor: Descriptor) -> EventType | None:
     return EventType(value.subject, value.aggregate, value.resource, value.audit_only)
 
 
-@cache
+_known: dict[type[Message], EventType] = {}
+
+
 def event_type(message_class: type[Message]) -> EventType:
     """Return the event option of a message class; `TypeError` where it carries none."""
-    found = describe(message_class.DESCRIPTOR)
-    if found is None:
-        raise TypeError(f"{message_class.DESCRIPTOR.full_name} has no option ({_OPTION})")
-    return found
+    known = _known.get(message_class)
+    if known is None:
+        known = describe(message_class.DESCRIPTOR)
+        if known is None:
+            raise TypeError(f"{message_class.DESCRIPTOR.full_name} has no option ({_OPTION})")
+        _known[message_class] = known
+    return known

@@ -1,0 +1,112 @@
+"""What reacts to which event: the declarations of a room's `consumers.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from servicekit import context
+from servicekit.db import Tx
+from servicekit.events.envelope import Event
+from servicekit.db.event_options import event_type
+from servicekit.events.registry import register
+
+M = TypeVar("M", bound=Message)
+Handler = Callable[[Tx, Event[Any]], Awaitable[None]]
+BatchHandler = Callable[[Tx, Sequence[Event[Any]]], Awaitable[None]]
+
+
+@dataclass
+class Source:
+    """What one group of consumers takes from one service's stream."""
+
+    service: str
+    handlers: dict[str, BatchHandler] = field(default_factory=dict)
+    fallback: BatchHandler | None = None
+
+    @property
+    def stream(self) -> str:
+        """Name of the JetStream stream."""
+        return self.service.upper()
+
+    @property
+    def subjects(self) -> list[str]:
+        """The filter subjects of the durable, sorted."""
+        return [f"{self.service}.>"] if self.fallback is not None else sorted(self.handlers)
+
+    def handler_of(self, subject: str) -> BatchHandler | None:
+        """Return what handles a subject, None where nothing does."""
+        return self.handlers.get(subject, self.fallback)
+
+
+class Consumers:
+    """A group of handlers with a name of its own; each stream it reads has the durable `<service>-<name>-<stream>`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sources: dict[str, Source] = {}
+
+    def on(self, *types: type[M]) -> Callable[[Callable[[Tx, Event[M]], Awaitable[None]]], Any]:
+        """Register `async def handler(tx, event)` for event messages; it is called once for each event."""
+
+        def add(handler: Callable[[Tx, Event[M]], Awaitable[None]]) -> Any:
+            self._add(types, _one_by_one(handler))
+            return handler
+
+        return add
+
+    def on_batch(self, *types: type[Message]) -> Callable[[BatchHandler], BatchHandler]:
+        """Register `async def handler(tx, events)`, called with neighbouring events of these types together.
+
+        It may also be called with a single one, when a batch is repeated because of another event's error.
+        """
+
+        def add(handler: BatchHandler) -> BatchHandler:
+            self._add(types, handler)
+            return handler
+
+        return add
+
+    def on_any(self, service: str, handler: Handler) -> None:
+        """Register a handler for every event of a service that has no handler of its own here."""
+        source = self.sources.setdefault(service, Source(service))
+        if source.fallback is not None:
+            raise ValueError(f"{self.name} has a handler for all of {service} already")
+        source.fallback = _one_by_one(handler)
+
+    def durable(self, owner: str, source: Source) -> str:
+        """Return the name of the durable with which service `owner` reads a source."""
+        return f"{owner}-{self.name}-{source.service}"
+
+    def _add(self, types: Sequence[type[Message]], handler: BatchHandler) -> None:
+        if not types:
+            raise ValueError("name at least one event message")
+        for message_class in types:
+            kind = event_type(message_class)
+            register(message_class)
+            source = self.sources.setdefault(kind.service, Source(kind.service))
+            if kind.subject in source.handlers:
+                raise ValueError(f"{self.name} has a handler for {kind.subject} already")
+            source.handlers[kind.subject] = handler
+
+
+def _one_by_one(handler: Callable[[Tx, Event[Any]], Awaitable[None]]) -> BatchHandler:
+    async def each(tx: Tx, events: Sequence[Event[Any]]) -> None:
+        for event in events:
+            with event_context(event):
+                await handler(tx, event)
+
+    return each
+
+
+def event_context(event: Event[Any]) -> Any:
+    """Return the context in which an event is handled: what it causes names it, its chain and its trace."""
+    return context.bind(
+        request=event.correlation_id or event.id,
+        correlation=event.correlation_id or event.id,
+        causation=event.id,
+        trace=event.traceparent or "",
+    )
