@@ -128,8 +128,13 @@ def lint(proto: Path = PROTO) -> None:
     _run(_tool("buf"), "lint", str(proto))
 
 
+def _git_command(root: Path, *arguments: str) -> list[str]:
+    # A clone that belongs to another user is refused unless it is named as safe.
+    return ["git", "-c", f"safe.directory={root.resolve()}", "-C", str(root), *arguments]
+
+
 def _git(root: Path, *arguments: str) -> str | None:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(_git_command(root, *arguments), capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
 
 

@@ -49,6 +49,10 @@ CHECKS = (
         _python("-m", "servicekit.events.topology", "check"),
         "deploy/nats/topology.yaml is what the services say",
     ),
+    Check(
+        "openapi", _python("-m", "gateway_edge.openapi", "check"), "gateway/openapi.json is what the services declare"
+    ),
+    Check("coverage", _python("-m", "tools.coverage", "check"), "every operation of the contract is served or pending"),
     Check("imports", (str(BIN / "lint-imports"), "--no-cache"), "services independent, the kit below them"),
     Check("contracts", _python("-m", "tools.proto", "check"), "libs/contracts is what proto/ says"),
     Check("buf-lint", _python("-m", "tools.proto", "lint"), "style of proto/"),

