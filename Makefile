@@ -59,8 +59,9 @@ e2e: install ## The end-to-end tests alone
 check: install ## Lint, types, house rules, contracts, catalogue (only='rooms mypy')
 	@$(RUN) -m tools.run_checks $(only)
 
-fmt: install ## Lay out the code and mend what the linter can
+fmt: install ## Lay out the code, mend what the linter can, declare what packages import
 	@$(VENV)/bin/ruff check --quiet --fix-only . && $(VENV)/bin/ruff format .
+	@$(RUN) -m tools.checks.dependencies
 
 coverage: install ## Operations of the public contract: served, pending, missing
 	@$(RUN) -m tools.coverage

@@ -1,6 +1,7 @@
 """Each package declares what it imports, all of it and nothing else; a service never depends on another.
 
 Distribution names come from the installed environment, so this check needs `make install`.
+`python -m tools.checks.dependencies` mends the declarations, apart from a service that depends on another.
 """
 
 from __future__ import annotations
@@ -91,3 +92,33 @@ def check(root: Path) -> list[Finding]:
             for other in sorted((declared | optional) & services - {distribution}):
                 findings.append(Finding(where, 1, f"a service never depends on another: {other}"))
     return findings
+
+
+EXTRA_NEEDED = {"sqlalchemy": "sqlalchemy[asyncio]>=2.1", "uvicorn": "uvicorn[standard]"}
+DEPENDENCIES = re.compile(r"^dependencies = \[\n(.*?)^\]", re.DOTALL | re.MULTILINE)
+
+
+def mend(root: Path) -> int:
+    """Add what is imported and remove what is not, in every package's pyproject.toml. Returns how many lines changed."""
+    changed = 0
+    for finding in check(root):
+        missing = re.search(r" imports (\S+) \(", finding.text)
+        surplus = re.search(r" declares (\S+) and never", finding.text)
+        file = root / finding.path
+        text = file.read_text()
+        block = DEPENDENCIES.search(text)
+        if block is None or not (missing or surplus):
+            continue
+        declared = tomllib.loads(text)["project"]["dependencies"]
+        if missing:
+            declared.append(EXTRA_NEEDED.get(missing.group(1), missing.group(1)))
+        if surplus:
+            declared = [name for name in declared if _normal(name) != surplus.group(1)]
+        lines = "".join(f'    "{name}",\n' for name in sorted(declared, key=lambda n: (not n.startswith("omoios-"), n)))
+        file.write_text(f"{text[: block.start()]}dependencies = [\n{lines}]{text[block.end() :]}")
+        changed += 1
+    return changed
+
+
+if __name__ == "__main__":
+    print(f"{mend(Path(__file__).resolve().parents[2])} declarations changed")

@@ -103,6 +103,16 @@ def test_dependencies_are_what_is_imported(plant: Plant) -> None:
     ]
 
 
+def test_dependencies_are_mended(plant: Plant) -> None:
+    start = '[project]\nname = "omoios-kit"\nversion = "1"\ndependencies = [\n    "orjson",\n]\n\n[tool.x]\ny = 1\n'
+    root = plant({"libs/kit/pyproject.toml": start, "libs/kit/src/kit/a.py": "import sqlalchemy\nimport httpx2\n"})
+    assert dependencies.mend(root) == 3
+    assert dependencies.check(root) == []
+    assert (root / "libs/kit/pyproject.toml").read_text() == start.replace(
+        '    "orjson",\n', '    "httpx2",\n    "sqlalchemy[asyncio]>=2.1",\n'
+    )
+
+
 def test_this_repository_has_a_target_for_each_check() -> None:
     names = [check.name for check in run_checks.CHECKS]
     assert len(names) == len(set(names))
