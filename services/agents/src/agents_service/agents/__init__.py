@@ -1,0 +1,1 @@
+"""Registered agents: their capabilities, status, heartbeats and health."""

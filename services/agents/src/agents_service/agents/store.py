@@ -1,0 +1,202 @@
+"""SQL of the agents room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, insert, select, tuple_, update
+
+from agents_service.agents.rules import OPERATIONAL
+from agents_service.agents.tables import Agent, AgentStatusTransition
+from servicekit.db import Tx
+
+# One statement: the old values decide what is answered, the new ones are stored only when the number is greater.
+_HEARTBEAT = """
+WITH old AS (SELECT * FROM agents WHERE id = $1 FOR UPDATE)
+UPDATE agents a SET
+    last_heartbeat = CASE WHEN $2 > old.sequence_number THEN clock_timestamp() ELSE a.last_heartbeat END,
+    sequence_number = greatest($2, old.sequence_number),
+    missed_heartbeats = CASE WHEN $2 > old.sequence_number THEN 0 ELSE a.missed_heartbeats END,
+    health_status = CASE WHEN $2 > old.sequence_number THEN 'healthy' ELSE a.health_status END,
+    current_task_id = CASE WHEN $2 > old.sequence_number THEN $3 ELSE a.current_task_id END,
+    health_metrics = CASE WHEN $2 > old.sequence_number THEN $4::jsonb ELSE a.health_metrics END
+FROM old
+WHERE a.id = old.id AND old.organization_id = $5 AND old.status = ANY($6::text[])
+RETURNING old.sequence_number, old.missed_heartbeats, old.status, clock_timestamp() AS received_at
+"""
+
+
+async def add(tx: Tx, **values: Any) -> Agent:
+    """Inserts an agent that has just beaten."""
+    statement = insert(Agent).values(**values, last_heartbeat=func.clock_timestamp()).returning(Agent)
+    return (await tx.session.execute(statement)).scalar_one()
+
+
+async def get(tx: Tx, agent_id: str, *, lock: bool = False) -> Agent | None:
+    """One agent; `lock` keeps it until the end of the transaction."""
+    query = select(Agent).where(Agent.id == agent_id)
+    if lock:
+        query = query.with_for_update()
+    return (await tx.session.execute(query)).scalar_one_or_none()
+
+
+async def by_ids(tx: Tx, ids: Sequence[str]) -> Sequence[Agent]:
+    """The agents that exist among `ids`."""
+    return (await tx.session.execute(select(Agent).where(Agent.id.in_(ids)))).scalars().all()
+
+
+async def page(
+    tx: Tx,
+    organizations: Sequence[str],
+    *,
+    limit: int,
+    offset: int = 0,
+    status: str | None = None,
+    phase_id: str | None = None,
+    agent_type: str | None = None,
+    excluded: Sequence[str] = (),
+) -> Sequence[Agent]:
+    """Agents of the organizations, newest first."""
+    query = select(Agent).where(Agent.organization_id.in_(organizations))
+    if status is not None:
+        query = query.where(Agent.status == status)
+    if phase_id is not None:
+        query = query.where(Agent.phase_id == phase_id)
+    if agent_type is not None:
+        query = query.where(Agent.agent_type == agent_type)
+    if excluded:
+        query = query.where(Agent.status.not_in(excluded))
+    query = query.order_by(Agent.created_at.desc(), Agent.id.desc()).limit(limit).offset(offset)
+    return (await tx.session.execute(query)).scalars().all()
+
+
+async def candidates(
+    tx: Tx,
+    organizations: Sequence[str],
+    required: Sequence[str],
+    *,
+    phase_id: str | None,
+    agent_type: str | None,
+    excluded: Sequence[str],
+    limit: int,
+) -> Sequence[Agent]:
+    """Agents that may match, those sharing a capability first."""
+    query = select(Agent).where(Agent.organization_id.in_(organizations), Agent.status.not_in(excluded))
+    if phase_id is not None:
+        query = query.where(Agent.phase_id == phase_id)
+    if agent_type is not None:
+        query = query.where(Agent.agent_type == agent_type)
+    if required:
+        query = query.order_by(Agent.capabilities.overlap(list(required)).desc())
+    query = query.order_by(Agent.created_at.desc(), Agent.id.desc()).limit(limit)
+    return (await tx.session.execute(query)).scalars().all()
+
+
+async def stale(
+    tx: Tx, organizations: Sequence[str], timeout_s: int, *, limit: int, offset: int = 0
+) -> Sequence[Agent]:
+    """Operational agents whose last heartbeat is older than `timeout_s`, longest silent first."""
+    silent = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, timeout_s)
+    query = (
+        select(Agent)
+        .where(
+            Agent.organization_id.in_(organizations),
+            Agent.status.in_(sorted(OPERATIONAL)),
+            func.coalesce(Agent.last_heartbeat, Agent.created_at) < silent,
+        )
+        .order_by(Agent.last_heartbeat, Agent.id)
+        .limit(limit)
+        .offset(offset)
+    )
+    return (await tx.session.execute(query)).scalars().all()
+
+
+async def heartbeat(
+    tx: Tx, agent_id: str, organization_id: str, sequence_number: int, task_id: str | None, metrics: str
+) -> tuple[int, int, str, datetime] | None:
+    """Records a heartbeat; `(last number, misses, status before, time of receipt)`, None unless it is operational."""
+    row = await (await tx.connection()).fetchrow(
+        _HEARTBEAT, agent_id, sequence_number, task_id, metrics, organization_id, sorted(OPERATIONAL)
+    )
+    return None if row is None else (row[0], row[1], row[2], row[3])
+
+
+async def silent(tx: Tx, older_than_s: float, limit: int) -> Sequence[tuple[Agent, float]]:
+    """Operational agents with their seconds of silence, locked; those another sweep holds are left out."""
+    silence = func.extract("epoch", func.clock_timestamp() - func.coalesce(Agent.last_heartbeat, Agent.created_at))
+    query = (
+        select(Agent, silence)
+        .where(Agent.status.in_(sorted(OPERATIONAL)), silence > older_than_s)
+        .order_by(Agent.last_heartbeat)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=Agent)
+    )
+    return [(row[0], float(row[1])) for row in await tx.session.execute(query)]
+
+
+async def change(tx: Tx, agent: Agent, **values: Any) -> Agent:
+    """Updates a locked agent, counts its version up and returns it."""
+    statement = (
+        update(Agent)
+        .where(Agent.id == agent.id)
+        .values(**values, version=Agent.version + 1, updated_at=func.now())
+        .returning(Agent)
+        .execution_options(populate_existing=True)
+    )
+    return (await tx.session.execute(statement)).scalar_one()
+
+
+async def add_transition(tx: Tx, **values: Any) -> None:
+    """Logs one move."""
+    await tx.session.execute(insert(AgentStatusTransition).values(**values))
+
+
+async def statistics(tx: Tx, organizations: Sequence[str], healthy_within_s: int) -> dict[str, Any]:
+    """Counts over all agents of the organizations, by the database."""
+    age = func.extract("epoch", func.clock_timestamp() - Agent.last_heartbeat)
+    mine = Agent.organization_id.in_(organizations)
+
+    async def grouped(column: Any) -> dict[str | None, int]:
+        rows = await tx.session.execute(select(column, func.count()).where(mine).group_by(column))
+        return {row[0]: row[1] for row in rows}
+
+    totals = (
+        await tx.session.execute(
+            select(
+                func.count(),
+                func.count().filter(age <= healthy_within_s),
+                func.count().filter(
+                    Agent.status.in_(sorted(OPERATIONAL)), func.coalesce(age, healthy_within_s + 1) > healthy_within_s
+                ),
+                func.count().filter(age <= 300),
+                func.count().filter(age <= 3_600),
+                func.count().filter(age <= 86_400),
+            ).where(mine)
+        )
+    ).one()
+    return {
+        "total": totals[0],
+        "healthy": totals[1],
+        "stale": totals[2],
+        "recent": tuple(totals[3:6]),
+        "by_status": await grouped(Agent.status),
+        "by_type": await grouped(Agent.agent_type),
+        "by_phase": await grouped(Agent.phase_id),
+        "by_health": await grouped(Agent.health_status),
+    }
+
+
+async def status_counts(tx: Tx, organizations: Sequence[str]) -> Sequence[tuple[str, str, int]]:
+    """`(organization, status, count)`; every organization when none is named."""
+    query = select(Agent.organization_id, Agent.status, func.count()).group_by(Agent.organization_id, Agent.status)
+    if organizations:
+        query = query.where(Agent.organization_id.in_(organizations))
+    return [(row[0], row[1], row[2]) for row in await tx.session.execute(query)]
+
+
+async def snapshot(tx: Tx, after: str, limit: int) -> Sequence[Agent]:
+    """Agents in the order of their ids, after the given one."""
+    query = select(Agent).where(tuple_(Agent.id) > (after,)).order_by(Agent.id).limit(limit)
+    return (await tx.session.execute(query)).scalars().all()

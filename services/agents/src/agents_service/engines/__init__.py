@@ -1,0 +1,1 @@
+"""Engines: what does the work inside a sandbox, and the confinement it runs in."""

@@ -1,0 +1,1 @@
+"""What sandboxes report: durable, ordered per sandbox, packed for the event streams."""

@@ -1,0 +1,1 @@
+"""The runner: a separate process that claims tasks over the public API and works on them."""

@@ -1,0 +1,1 @@
+"""Sandboxes: one per attempt at a task, with its messages, trajectory and end."""

@@ -1,0 +1,14 @@
+"""Clock work of the sandboxes room."""
+
+from __future__ import annotations
+
+from agents_service.sandboxes.service import SandboxService
+from servicekit.jobs import Job
+
+
+def jobs(service: SandboxService) -> list[Job]:
+    """Tokens of ended sandboxes are revoked at identity; sandboxes that missed the end of their task are found."""
+    return [
+        Job("revoke-sandbox-tokens", every_s=1.0, run=service.revoke_tokens, leader=True),
+        Job("sweep-sandboxes", every_s=10.0, run=service.sweep, leader=True),
+    ]
