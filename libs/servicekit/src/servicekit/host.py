@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from servicekit import logging, telemetry
+from servicekit.db.purge import purge_jobs
 from servicekit.http.app import create_app
 from servicekit.http.hot import HotRoute
 from servicekit.http.probes import Readiness, create_probe_app
@@ -75,6 +76,8 @@ class Service:
     """``servicekit.events.ReplicaSource``."""
     lifespans: Sequence[Lifespan] = ()
     """Factories of async context managers entered at start, in both roles."""
+    stopping: Sequence[Callable[[], None]] = ()
+    """Called when a stop begins, before anything is drained: what holds requests open (long polls) lets them go."""
     errors: ModuleType | None = None
     """Module of ErrorSpec constants, for documentation."""
     revoked: list[Callable[[str, str], None]] = field(default_factory=list)
@@ -142,9 +145,10 @@ async def running(
             if found.worker is not None:
                 await _start(stack, found.worker)
                 readiness.checks["consumers"] = found.worker.ready
-        if service.jobs and (works if jobs is None else jobs):
+        if works if jobs is None else jobs:
             leader = LeaderLocks(service.db) if service.db is not None else None
-            await _start(stack, JobRunner(service.jobs, leader, grace_s=settings.shutdown_grace_s))
+            all_jobs = [*service.jobs, *(purge_jobs(cast("Database", service.db)) if service.db is not None else ())]
+            await _start(stack, JobRunner(all_jobs, leader, grace_s=settings.shutdown_grace_s))
         rpc_server = _rpc_server(service) if role == "server" and service.servicers else None
         if rpc_server is not None:
             await _start(stack, rpc_server)
@@ -159,6 +163,8 @@ async def running(
             yield found
         finally:
             readiness.serving = False
+            for let_go in service.stopping:
+                let_go()
             if rpc_server is not None:
                 await cast("Any", rpc_server).drain()
             if listen and settings.shutdown_delay_s:
