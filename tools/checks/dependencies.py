@@ -99,7 +99,7 @@ DEPENDENCIES = re.compile(r"^dependencies = \[\n(.*?)^\]", re.DOTALL | re.MULTIL
 
 
 def mend(root: Path) -> int:
-    """Add what is imported and remove what is not, in every package's pyproject.toml. Returns how many lines changed."""
+    """Add what is imported and remove what is not, in every package. Returns how many lines changed."""
     changed = 0
     for finding in check(root):
         missing = re.search(r" imports (\S+) \(", finding.text)
