@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import lru_cache
 
-AGENT_PERMISSIONS: frozenset[str] = frozenset(
-    {"org:read", "project:read", "document:read", "ticket:read", "task:read", "task:write", "agent:read", "agent:write"}
-)
-"""What the token of an agent (a registered runner or worker) may do in its own organization."""
-
 SANDBOX_PERMISSIONS: frozenset[str] = frozenset(
-    {"project:read", "document:read", "ticket:read", "task:read", "task:write", "agent:read"}
+    {
+        *("org:read", "project:read", "document:read", "document:write", "ticket:read", "ticket:write"),
+        *("task:read", "task:write", "agent:read"),
+    }
 )
-"""What the token of a sandbox may do in its own organization; the services narrow it to the token's own task."""
+"""What the token of a sandbox may do in its own organization, as the contract's role `agent_executor`. Only operations
+whose access entry admits sandboxes are open to it at all, and those narrow it to the token's own task."""
+
+AGENT_PERMISSIONS: frozenset[str] = SANDBOX_PERMISSIONS | {"agent:write"}
+"""What the token of an agent (a registered runner or worker) may do in its own organization."""
 
 ROLE_RANK: dict[str, int] = {"viewer": 1, "member": 2, "admin": 3, "owner": 4}
 """The system roles in ascending order. A role made by an organization has no rank and satisfies only its own name."""
