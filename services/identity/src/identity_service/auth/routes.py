@@ -21,7 +21,6 @@ from identity_service.auth.schemas import (
     UserOut,
 )
 from identity_service.auth.service import AuthService
-from identity_service.tokens.service import TokenPair
 from servicekit.auth import CurrentUser
 from servicekit.http import RateLimit, answer_not_kept, client_address, problems
 
@@ -35,7 +34,7 @@ def router(auth: AuthService, *, secure_cookies: bool) -> APIRouter:
     """Registration, signing in and out, the own account, API keys."""
     routes = APIRouter(prefix="/api/v1/auth", tags=["auth"])
 
-    def set_cookies(response: Response, pair: TokenPair) -> TokenOut:
+    def set_cookies(response: Response, pair: TokenOut) -> TokenOut:
         for name, value, age_s, hidden in (
             (ACCESS_COOKIE, pair.access_token, pair.expires_in, True),
             (REFRESH_COOKIE, pair.refresh_token, REFRESH_COOKIE_AGE_S, True),
@@ -43,7 +42,7 @@ def router(auth: AuthService, *, secure_cookies: bool) -> APIRouter:
         ):
             response.set_cookie(name, value, max_age=age_s, httponly=hidden, secure=secure_cookies, samesite="lax")
         response.headers["Cache-Control"] = "no-store"
-        return TokenOut(access_token=pair.access_token, refresh_token=pair.refresh_token, expires_in=pair.expires_in)
+        return pair
 
     @routes.post(
         "/register",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, EmailStr, Field, StringConstraints
 
 from identity_service.auth import rules
-from identity_service.tokens.tables import ApiKey
+from identity_service.auth.tables import ApiKey
 from identity_service.users.tables import User
 
 

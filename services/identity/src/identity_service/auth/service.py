@@ -8,9 +8,8 @@ from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
-from identity_service import events
-from identity_service.audit import store as audit
-from identity_service.auth import rules
+from identity_service.audit import service as audit
+from identity_service.auth import rules, store
 from identity_service.auth.adapters import LoginGuard, Passwords
 from identity_service.auth.schemas import (
     ApiKeyOut,
@@ -19,9 +18,11 @@ from identity_service.auth.schemas import (
     CreateApiKey,
     Login,
     Register,
+    TokenOut,
     UpdateMe,
     UserOut,
 )
+from identity_service.auth.tables import ApiKey
 from identity_service.errors import (
     API_KEY_NOT_FOUND,
     BAD_CREDENTIALS,
@@ -31,10 +32,8 @@ from identity_service.errors import (
     USER_NOT_FOUND,
     WRONG_PASSWORD,
 )
-from identity_service.tokens import store as tokens_store
 from identity_service.tokens.service import TokenPair, TokenService
-from identity_service.tokens.tables import ApiKey
-from identity_service.users import store as users
+from identity_service.users import service as users
 from identity_service.users.tables import User
 from servicekit.auth import Principal
 from servicekit.clock import utc_now
@@ -61,7 +60,7 @@ class AuthService:
         password_hash = await self._passwords.hash(body.password)
         try:
             async with self._db.uow() as tx:
-                user = await users.add(
+                user = await users.register(
                     tx,
                     id=new_id(),
                     email=body.email,
@@ -70,13 +69,12 @@ class AuthService:
                     department=body.department,
                     waitlist_metadata={"referral_source": body.referral_source} if body.referral_source else None,
                 )
-                events.user_registered(tx, user)
                 await audit.record(tx, "user.registered", actor_id=user.id, address=address)
                 return tx.result(UserOut.of(user))
         except IntegrityError as error:
             raise EMAIL_TAKEN() from error
 
-    async def login(self, body: Login, address: str, user_agent: str | None) -> TokenPair:
+    async def login(self, body: Login, address: str, user_agent: str | None) -> TokenOut:
         """A new session. Raises `identity.bad_credentials` (401), `identity.locked_out` (429)."""
         await self._guard.check(body.email, address)
         async with self._db.reader() as tx:
@@ -101,11 +99,11 @@ class AuthService:
             pair = await self._tokens.open_session(tx, current, address=address, user_agent=user_agent)
             await audit.record(tx, "login_success", actor_id=user.id, address=address)
         await self._guard.succeeded(body.email, address)
-        return pair
+        return _token_out(pair)
 
-    async def refresh(self, refresh_token: str, address: str | None) -> TokenPair:
+    async def refresh(self, refresh_token: str, address: str | None) -> TokenOut:
         """The next pair of a session. Raises `identity.bad_refresh_token` (401)."""
-        return await self._tokens.refresh(refresh_token, address)
+        return _token_out(await self._tokens.refresh(refresh_token, address))
 
     async def logout(self, principal: Principal, address: str | None) -> None:
         """Ends the session with all its tokens."""
@@ -132,7 +130,6 @@ class AuthService:
                 changes["attributes"] = _merged(user.attributes, body.attributes)
             if changes:
                 user = await users.change(tx, user.id, **changes)
-                events.user_updated(tx, user)
             return UserOut.of(user)
 
     async def change_password(self, principal: Principal, body: ChangePassword, address: str | None) -> None:
@@ -159,11 +156,11 @@ class AuthService:
             if body.organization_id is not None:
                 principal.require("org:read", body.organization_id, ORGANIZATION_NOT_FOUND)
             await self._require_user(tx, principal.user_id, lock=True)
-            keys = await tokens_store.list_api_keys(tx, principal.user_id, MAX_API_KEYS + 1)
+            keys = await store.list_api_keys(tx, principal.user_id, MAX_API_KEYS + 1)
             if sum(key.is_active for key in keys) >= MAX_API_KEYS:
                 raise TOO_MANY_API_KEYS()
             lifetime = timedelta(days=body.expires_in_days) if body.expires_in_days is not None else None
-            key = await tokens_store.add_api_key(
+            key = await store.add_api_key(
                 tx,
                 id=new_id(),
                 user_id=principal.user_id,
@@ -180,12 +177,12 @@ class AuthService:
     async def list_api_keys(self, principal: Principal) -> list[ApiKeyOut]:
         """The caller's keys, newest first, ended ones included, 200 at most."""
         async with self._db.reader() as tx:
-            return [ApiKeyOut.of(key) for key in await tokens_store.list_api_keys(tx, principal.user_id, 200)]
+            return [ApiKeyOut.of(key) for key in await store.list_api_keys(tx, principal.user_id, 200)]
 
     async def end_api_key(self, principal: Principal, key_id: str) -> None:
         """Ends a key everywhere. Raises `identity.api_key_not_found` (404)."""
         async with self._db.uow() as tx:
-            if await tokens_store.end_api_key(tx, principal.user_id, key_id) is None:
+            if await store.end_api_key(tx, principal.user_id, key_id) is None:
                 raise API_KEY_NOT_FOUND()
             await self._tokens.revoke(tx, "api_key", key_id, "ended")
             await audit.record(tx, "api_key.ended", actor_id=principal.user_id, key_id=key_id)
@@ -193,7 +190,7 @@ class AuthService:
     async def verify_api_key(self, secret: str) -> ApiKey | None:
         """The live key with this secret whose user is active; notes its use."""
         async with self._db.uow() as tx:
-            key = await tokens_store.use_api_key(tx, rules.digest_of(secret))
+            key = await store.use_api_key(tx, rules.digest_of(secret))
             if key is None:
                 return None
             user = await users.find(tx, key.user_id)
@@ -220,6 +217,10 @@ class AuthService:
         if user is None:
             raise USER_NOT_FOUND()
         return user
+
+
+def _token_out(pair: TokenPair) -> TokenOut:
+    return TokenOut(access_token=pair.access_token, refresh_token=pair.refresh_token, expires_in=pair.expires_in)
 
 
 def _merged(current: dict[str, Any] | None, changes: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ not open in another.
 from __future__ import annotations
 
 import base64
-import os
+import secrets
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -42,7 +42,7 @@ class Envelope:
         """The sealed form of `value`; two calls never give the same bytes."""
         data_key = AESGCM.generate_key(bit_length=256)
         context = purpose.encode()
-        wrap_nonce, nonce = os.urandom(_NONCE), os.urandom(_NONCE)
+        wrap_nonce, nonce = secrets.token_bytes(_NONCE), secrets.token_bytes(_NONCE)
         wrapped = self._wrap.encrypt(wrap_nonce, data_key, context)
         return _FORMAT + wrap_nonce + wrapped + nonce + AESGCM(data_key).encrypt(nonce, value, context)
 

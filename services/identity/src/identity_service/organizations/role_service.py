@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy.exc import IntegrityError
 
-from identity_service.audit import store as audit
+from identity_service.audit import service as audit
 from identity_service.errors import ROLE_CYCLE, ROLE_IN_USE, ROLE_IS_SYSTEM, ROLE_NAME_TAKEN, ROLE_NOT_FOUND
 from identity_service.organizations import rules, store
 from identity_service.organizations.schemas import CreateRole, RoleOut, UpdateRole

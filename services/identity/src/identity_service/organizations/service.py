@@ -10,7 +10,7 @@ from sqlalchemy import Row
 from sqlalchemy.exc import IntegrityError
 
 from identity_service import events
-from identity_service.audit import store as audit
+from identity_service.audit import service as audit
 from identity_service.errors import (
     ALREADY_MEMBER,
     LAST_OWNER,
@@ -32,7 +32,7 @@ from identity_service.organizations.schemas import (
     UpdateOrganization,
 )
 from identity_service.organizations.tables import Organization, Role
-from identity_service.users import store as users
+from identity_service.users import service as users
 from servicekit.auth import Principal
 from servicekit.db import Database, Tx
 from servicekit.ids import new_id

@@ -13,13 +13,13 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from identity_service import events
-from identity_service.audit import store as audit
+from identity_service.audit import service as audit
 from identity_service.credentials.rules import Envelope
 from identity_service.errors import BAD_REFRESH_TOKEN, SERVICE_REFUSED
 from identity_service.settings import Settings
 from identity_service.tokens import rules, store
 from identity_service.tokens.tables import Revocation
-from identity_service.users import store as users
+from identity_service.users import service as users
 from identity_service.users.tables import User
 from servicekit.clock import utc_now
 from servicekit.db import Database, Tx

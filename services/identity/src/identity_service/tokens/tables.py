@@ -1,4 +1,4 @@
-"""Tables of keys, sessions, revocations and API keys."""
+"""Tables of signing keys, sessions and revocations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, func, text
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from servicekit.db import Base
@@ -60,25 +60,3 @@ class Revocation(Base):
     principal_id: Mapped[str] = mapped_column(primary_key=True)
     not_before: Mapped[datetime]
     updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-
-
-class ApiKey(Base):
-    """A long-lived credential of a user; only its SHA-256 is stored."""
-
-    __tablename__ = "api_keys"
-    __table_args__ = (
-        Index("uq_api_keys_digest", "digest", unique=True),
-        Index("ix_api_keys_user", "user_id", "created_at"),
-    )
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
-    organization_id: Mapped[str | None]
-    name: Mapped[str]
-    key_prefix: Mapped[str]
-    digest: Mapped[bytes] = mapped_column(LargeBinary)
-    scopes: Mapped[list[str]] = mapped_column(ARRAY(TEXT))
-    is_active: Mapped[bool] = mapped_column(server_default=text("true"))
-    last_used_at: Mapped[datetime | None]
-    expires_at: Mapped[datetime | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -6,7 +6,6 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -248,6 +247,7 @@ class BranchStart(_message.Message):
     BASE_BRANCH_FIELD_NUMBER: _builtins.int
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     SPEC_ID_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     task_id: _builtins.str
     ticket_id: _builtins.str
@@ -255,6 +255,7 @@ class BranchStart(_message.Message):
     base_branch: _builtins.str
     sandbox_id: _builtins.str
     spec_id: _builtins.str
+    agent_id: _builtins.str
     def __init__(
         self,
         *,
@@ -265,10 +266,11 @@ class BranchStart(_message.Message):
         base_branch: _builtins.str = ...,
         sandbox_id: _builtins.str = ...,
         spec_id: _builtins.str = ...,
+        agent_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_branch", b"base_branch", "project_id", b"project_id", "sandbox_id", b"sandbox_id", "spec_id", b"spec_id", "task_id", b"task_id", "ticket_id", b"ticket_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "attempt", b"attempt", "base_branch", b"base_branch", "project_id", b"project_id", "sandbox_id", b"sandbox_id", "spec_id", b"spec_id", "task_id", b"task_id", "ticket_id", b"ticket_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -714,97 +716,6 @@ class ReadFileResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadFileResponse: _TypeAlias = ReadFileResponse  # noqa: Y015
-
-@_typing.final
-class ResourceReference(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
-    RESOURCE_ID_FIELD_NUMBER: _builtins.int
-    resource_type: _builtins.str
-    resource_id: _builtins.str
-    def __init__(
-        self,
-        *,
-        resource_type: _builtins.str = ...,
-        resource_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource_id", b"resource_id", "resource_type", b"resource_type"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ResourceReference: _TypeAlias = ResourceReference  # noqa: Y015
-
-@_typing.final
-class ResolvedResource(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
-    RESOURCE_ID_FIELD_NUMBER: _builtins.int
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    CREATED_AT_FIELD_NUMBER: _builtins.int
-    resource_type: _builtins.str
-    resource_id: _builtins.str
-    organization_id: _builtins.str
-    @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
-    def __init__(
-        self,
-        *,
-        resource_type: _builtins.str = ...,
-        resource_id: _builtins.str = ...,
-        organization_id: _builtins.str = ...,
-        created_at: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "organization_id", b"organization_id", "resource_id", b"resource_id", "resource_type", b"resource_type"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ResolvedResource: _TypeAlias = ResolvedResource  # noqa: Y015
-
-@_typing.final
-class ResolveResourcesRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REFERENCES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def references(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceReference]: ...
-    def __init__(
-        self,
-        *,
-        references: _abc.Iterable[Global___ResourceReference] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["references", b"references"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ResolveResourcesRequest: _TypeAlias = ResolveResourcesRequest  # noqa: Y015
-
-@_typing.final
-class ResolveResourcesResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RESOURCES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def resources(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResolvedResource]: ...
-    def __init__(
-        self,
-        *,
-        resources: _abc.Iterable[Global___ResolvedResource] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ResolveResourcesResponse: _TypeAlias = ResolveResourcesResponse  # noqa: Y015
 
 @_typing.final
 class ListRepositorySnapshotRequest(_message.Message):

@@ -80,11 +80,6 @@ class VcsServiceStub:
                 request_serializer=omoios_dot_vcs_dot_v1_dot_vcs__pb2.ReadFileRequest.SerializeToString,
                 response_deserializer=omoios_dot_vcs_dot_v1_dot_vcs__pb2.ReadFileResponse.FromString,
                 _registered_method=True)
-        self.ResolveResources = channel.unary_unary(
-                '/omoios.vcs.v1.VcsService/ResolveResources',
-                request_serializer=omoios_dot_vcs_dot_v1_dot_vcs__pb2.ResolveResourcesRequest.SerializeToString,
-                response_deserializer=omoios_dot_vcs_dot_v1_dot_vcs__pb2.ResolveResourcesResponse.FromString,
-                _registered_method=True)
         self.ListRepositorySnapshot = channel.unary_unary(
                 '/omoios.vcs.v1.VcsService/ListRepositorySnapshot',
                 request_serializer=omoios_dot_vcs_dot_v1_dot_vcs__pb2.ListRepositorySnapshotRequest.SerializeToString,
@@ -159,13 +154,6 @@ class VcsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ResolveResources(self, request, context):
-        """Organization of each given resource, for replica misses.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def ListRepositorySnapshot(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -219,11 +207,6 @@ def add_VcsServiceServicer_to_server(servicer, server):
                     servicer.ReadFile,
                     request_deserializer=omoios_dot_vcs_dot_v1_dot_vcs__pb2.ReadFileRequest.FromString,
                     response_serializer=omoios_dot_vcs_dot_v1_dot_vcs__pb2.ReadFileResponse.SerializeToString,
-            ),
-            'ResolveResources': grpc.unary_unary_rpc_method_handler(
-                    servicer.ResolveResources,
-                    request_deserializer=omoios_dot_vcs_dot_v1_dot_vcs__pb2.ResolveResourcesRequest.FromString,
-                    response_serializer=omoios_dot_vcs_dot_v1_dot_vcs__pb2.ResolveResourcesResponse.SerializeToString,
             ),
             'ListRepositorySnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRepositorySnapshot,
@@ -475,33 +458,6 @@ class VcsService:
             '/omoios.vcs.v1.VcsService/ReadFile',
             omoios_dot_vcs_dot_v1_dot_vcs__pb2.ReadFileRequest.SerializeToString,
             omoios_dot_vcs_dot_v1_dot_vcs__pb2.ReadFileResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ResolveResources(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/omoios.vcs.v1.VcsService/ResolveResources',
-            omoios_dot_vcs_dot_v1_dot_vcs__pb2.ResolveResourcesRequest.SerializeToString,
-            omoios_dot_vcs_dot_v1_dot_vcs__pb2.ResolveResourcesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,8 +54,6 @@ class VcsServiceStub:
     """Number of commits linked, per project."""
     ReadFile: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.ReadFileRequest, _vcs_pb2.ReadFileResponse]
     """One file of the repository at a ref, for plans kept in it."""
-    ResolveResources: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.ResolveResourcesRequest, _vcs_pb2.ResolveResourcesResponse]
-    """Organization of each given resource, for replica misses."""
     ListRepositorySnapshot: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.ListRepositorySnapshotRequest, _vcs_pb2.ListRepositorySnapshotResponse]
 
 @_typing.type_check_only
@@ -84,8 +82,6 @@ class VcsServiceAsyncStub(VcsServiceStub):
     """Number of commits linked, per project."""
     ReadFile: _aio.UnaryUnaryMultiCallable[_vcs_pb2.ReadFileRequest, _vcs_pb2.ReadFileResponse]  # type: ignore[assignment]
     """One file of the repository at a ref, for plans kept in it."""
-    ResolveResources: _aio.UnaryUnaryMultiCallable[_vcs_pb2.ResolveResourcesRequest, _vcs_pb2.ResolveResourcesResponse]  # type: ignore[assignment]
-    """Organization of each given resource, for replica misses."""
     ListRepositorySnapshot: _aio.UnaryUnaryMultiCallable[_vcs_pb2.ListRepositorySnapshotRequest, _vcs_pb2.ListRepositorySnapshotResponse]  # type: ignore[assignment]
 
 class VcsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -165,14 +161,6 @@ class VcsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_vcs_pb2.ReadFileResponse, _abc.Awaitable[_vcs_pb2.ReadFileResponse]]:
         """One file of the repository at a ref, for plans kept in it."""
-
-    @_abc_1.abstractmethod
-    def ResolveResources(
-        self,
-        request: _vcs_pb2.ResolveResourcesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_vcs_pb2.ResolveResourcesResponse, _abc.Awaitable[_vcs_pb2.ResolveResourcesResponse]]:
-        """Organization of each given resource, for replica misses."""
 
     @_abc_1.abstractmethod
     def ListRepositorySnapshot(

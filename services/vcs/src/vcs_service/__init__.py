@@ -1,0 +1,1 @@
+"""Version control: repositories, branches, commits and merges."""

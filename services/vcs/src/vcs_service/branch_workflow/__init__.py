@@ -1,0 +1,1 @@
+"""`/branch-workflow`: the life of a ticket's branch."""

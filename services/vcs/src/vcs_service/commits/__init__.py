@@ -1,0 +1,1 @@
+"""`/commits`: commits linked to tickets."""

@@ -1,0 +1,1 @@
+"""Repositories of projects as bare mirrors, the branches of task attempts, and git over smart HTTP (back room)."""

@@ -1,0 +1,189 @@
+"""The git command line, the one place that runs it.
+
+Every call gets a closed environment: no system or user configuration, no hooks, no fsmonitor, no ssh command, no
+prompts, no submodules, and only the transports that the rules allow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from servicekit import context
+from vcs_service.errors import GIT_FAILED, GIT_TIMEOUT, HOST_REFUSED
+from vcs_service.mirror import rules
+from vcs_service.mirror.rules import Source
+
+DEFAULT_TIMEOUT_S = 30.0
+FETCH_TIMEOUT_S = 900.0
+MAX_OUTPUT = 32 * 1024 * 1024
+
+_log = structlog.get_logger(__name__)
+
+_CLOSED = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.sshCommand=/bin/false",
+    "core.askPass=/bin/false",
+    "credential.helper=",
+    "submodule.recurse=false",
+    "fetch.recurseSubmodules=false",
+    "protocol.allow=never",
+    "protocol.https.allow=always",
+    "protocol.http.allow=always",
+    "protocol.file.allow=always",
+    "http.followRedirects=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "receive.fsckObjects=true",
+    "uploadpack.hideRefs=refs/upstream",
+    "receive.hideRefs=refs/upstream",
+    "receive.denyDeletes=true",
+    "receive.denyNonFastForwards=true",
+    "receive.autogc=false",
+    "receive.maxInputSize=536870912",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GitResult:
+    """What a git command left: exit code, standard output and the end of its complaints."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        """The output as text, without the last newline."""
+        return self.out.decode("utf-8", "replace").rstrip("\n")
+
+
+class Git:
+    """Runs git in bare repositories below `root`, at most `parallel` processes at once."""
+
+    def __init__(self, root: Path, *, parallel: int = 8) -> None:
+        self.root = root
+        self._slots = asyncio.Semaphore(parallel)
+
+    def path(self, project_id: str) -> Path:
+        """The bare repository of a project."""
+        return self.root / f"{project_id}.git"
+
+    async def run(
+        self,
+        *arguments: str,
+        repository: Path | None = None,
+        stdin: bytes | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        ok: Sequence[int] = (0,),
+        config: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> GitResult:
+        """The result of one git command; arguments are never put through a shell.
+
+        Raises `vcs.git_failed` for an exit code that is not in `ok`, `vcs.git_timeout` after `timeout_s` seconds.
+        """
+        context.assert_no_transaction("git")
+        async with self._slots:
+            process = await self._spawn(arguments, repository, config, environment, pipe_in=stdin is not None)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    out, err = await process.communicate(stdin)
+            except TimeoutError as error:
+                raise GIT_TIMEOUT(f"git {arguments[0]} took longer than {timeout_s:.0f} s.") from error
+            finally:
+                await end(process)
+        result = GitResult(process.returncode or 0, out[:MAX_OUTPUT], err[-4000:].decode("utf-8", "replace").strip())
+        if result.code not in ok:
+            _log.info("git_failed", command=arguments[0], code=result.code, error=result.err[-500:])
+            raise GIT_FAILED(f"git {arguments[0]} failed: {result.err[-300:] or f'exit code {result.code}'}")
+        return result
+
+    @contextlib.asynccontextmanager
+    async def serve(
+        self, command: str, *arguments: str, repository: Path, protocol: str | None
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A running `upload-pack` or `receive-pack` with its pipes; ended with its group when the block ends."""
+        environment = {"GIT_PROTOCOL": protocol} if protocol else {}
+        async with self._slots:
+            process = await self._spawn((command, *arguments, str(repository)), None, (), environment, pipe_in=True)
+            try:
+                yield process
+            finally:
+                await end(process)
+
+    async def pin(self, source: Source, *, public_only: bool) -> list[str]:
+        """Configuration that ties the host to addresses that were checked, so that a second look-up cannot differ.
+
+        Raises `vcs.host_refused` when the host is unknown or one of its addresses is not public.
+        """
+        if source.is_path or not public_only:
+            return []
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(source.host, source.port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise HOST_REFUSED(f"{source.host} is not known.") from error
+        addresses = sorted({str(entry[4][0]) for entry in found})
+        if not addresses or not all(rules.address_is_public(address) for address in addresses):
+            raise HOST_REFUSED(f"{source.host} is not a public address.")
+        return [f"http.curloptResolve={source.host}:{source.port}:{','.join(addresses)}"]
+
+    async def _spawn(
+        self,
+        arguments: Sequence[str],
+        repository: Path | None,
+        config: Sequence[str],
+        environment: Mapping[str, str] | None,
+        *,
+        pipe_in: bool,
+    ) -> asyncio.subprocess.Process:
+        command = ["git"]
+        if repository is not None:
+            command.append(f"--git-dir={repository}")
+        for entry in (*_CLOSED, "safe.directory=*", *config):
+            command += ["-c", entry]
+        return await asyncio.create_subprocess_exec(
+            *command,
+            *arguments,
+            stdin=asyncio.subprocess.PIPE if pipe_in else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=closed_environment() | dict(environment or {}),
+            start_new_session=True,
+            limit=1 << 20,
+        )
+
+
+def closed_environment() -> dict[str, str]:
+    """The whole environment of a git process."""
+    return {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "LC_ALL": "C.UTF-8",
+        "HOME": "/nonexistent",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "/bin/false",
+        "GIT_AUTHOR_NAME": "OmoiOS",
+        "GIT_AUTHOR_EMAIL": "merge@omoios.invalid",
+        "GIT_COMMITTER_NAME": "OmoiOS",
+        "GIT_COMMITTER_EMAIL": "merge@omoios.invalid",
+    }
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Kills what is left of a process's group and waits for the process."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
