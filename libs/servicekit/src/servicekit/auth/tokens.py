@@ -58,7 +58,7 @@ class VerifiedToken:
 
 
 class InvalidToken(Exception):
-    """Why a token was refused; for tests and debug logs, never for the caller."""
+    """Why a token was refused; never shown to the caller."""
 
 
 class TokenVerifier:
@@ -102,14 +102,6 @@ class TokenVerifier:
         if verified.expires_at + LEEWAY_S <= self._clock():
             raise unauthenticated()
         return verified
-
-    async def explain(self, token: str) -> str | None:
-        """Why a token is invalid, None when it is valid. For tests and operators."""
-        try:
-            await self._check(token)
-        except InvalidToken as reason:
-            return str(reason)
-        return None
 
     async def _check(self, token: str) -> VerifiedToken:
         kid = check_header(token)
