@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, cast
 
 import orjson
@@ -31,8 +32,10 @@ _MAX_DEPTH = 8
 _INT_64 = 1 << 63
 
 _static: dict[str, str] = {}
+_fast = False
 
 
+@lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
     """Whether a field of this name holds a secret."""
     return _SECRET_NAME.search(name) is not None
@@ -139,6 +142,8 @@ def configure(settings: ServiceSettings, service: str) -> None:
     _static.clear()
     _static.update(service=service, instance=settings.instance)
     level = logging.getLevelNamesMapping()[settings.log_level]
+    global _fast
+    _fast = settings.log_format == "json" and level <= logging.INFO
     processors: list[Any] = [_stamp, structlog.processors.format_exc_info, _redact]
     if settings.log_format == "console":
         processors.append(structlog.dev.ConsoleRenderer(colors=False, timestamp_key="time", event_key="event"))
@@ -158,6 +163,24 @@ def configure(settings: ServiceSettings, service: str) -> None:
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
+
+
+def request_line(fields: dict[str, Any]) -> None:
+    """Writes the line of one HTTP request at INFO.
+
+    It takes a shorter way than other lines, because it is written for each request: the names are the edge's own, and
+    of the values only the path comes from outside.
+    """
+    if not _fast:
+        structlog.get_logger().info("request", **fields)
+        return
+    fields["event"] = "request"
+    fields["level"] = "info"
+    fields["time"] = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    fields.update(_static)
+    if trace := context.traceparent.get():
+        fields["trace_id"] = trace[3:35]
+    _STDOUT.msg(orjson.dumps(fields))
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:

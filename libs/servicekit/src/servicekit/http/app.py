@@ -33,12 +33,13 @@ class RouteIndex:
     """
 
     def __init__(self, routes: Iterable[Any]) -> None:
-        self._groups: dict[str, list[Any]] = {}
-        ordered = list(routes)
-        literal = {group for route in ordered if (group := _group(getattr(route, "path", ""))) is not None}
-        for group in literal:
-            self._groups[group] = [route for route in ordered if _group(getattr(route, "path", "")) in (group, None)]
-        self._others = [route for route in ordered if _group(getattr(route, "path", "")) is None]
+        ordered = [(route, getattr(route, "path", "")) for route in routes]
+        groups = {group for _, path in ordered if (group := _group(path)) is not None}
+        self._groups = {
+            group: [route for route, path in ordered if _group(path) == group or _may_be_in_a_group(path)]
+            for group in groups
+        }
+        self._others = [route for route, path in ordered if _group(path) is None]
 
     def candidates(self, path: str) -> list[Any]:
         """The routes that can match, in order of their declaration."""
@@ -70,6 +71,14 @@ def _group(path: str) -> str | None:
     if len(parts) > 3 and parts[:3] == _API and parts[3] and "{" not in parts[3]:
         return parts[3]
     return None
+
+
+def _may_be_in_a_group(path: str) -> bool:
+    """Whether a path without a literal group can match one below ``/api/v1/<group>``."""
+    if _group(path) is not None:
+        return False
+    parts = path.split("/", 4)
+    return all("{" in part or not part or part == wanted for part, wanted in zip(parts, _API, strict=False))
 
 
 class KitApp(FastAPI):

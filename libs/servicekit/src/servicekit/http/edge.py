@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Histogram
 from starlette.middleware.cors import CORSMiddleware
@@ -23,7 +23,7 @@ from servicekit.http.faults import as_app_error
 from servicekit.http.operations import STATE
 from servicekit.http.problems import render
 from servicekit.ids import new_id
-from servicekit.logging import get_logger
+from servicekit.logging import get_logger, request_line
 from servicekit.settings import ServiceSettings
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _log = get_logger(__name__)
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,64}")
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/health"})
 CLIENT_CLOSED = 499
+MAX_LOGGED_PATH = 500
 
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -229,16 +230,19 @@ class Edge:
         if scope["path"] in QUIET_PATHS and state.status < 400:
             return
         principal = context.principal.get()
-        _log.info(
-            "request",
-            method=method,
-            path=scope["path"],
-            operation=name,
-            status=state.status,
-            ms=round(elapsed * 1000, 2),
-            client=state.address,
-            subject=principal.subject if principal is not None else None,
-        )
+        fields: dict[str, Any] = {
+            "request_id": state.request_id,
+            "method": method,
+            "path": scope["path"][:MAX_LOGGED_PATH],
+            "operation": name,
+            "status": state.status,
+            "ms": round(elapsed * 1000, 2),
+            "client": state.address,
+        }
+        principal = context.principal.get()
+        if principal is not None:
+            fields["subject"] = principal.subject
+        request_line(fields)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         state, _, _, trace = self._open(scope)
