@@ -96,7 +96,7 @@ class Receipt:
 def check_event(
     event_id: str | None, event_type: str, data: bytes, source: str, minted: str, loc: tuple[str | int, ...]
 ) -> IncomingEvent:
-    """One event of a request, checked. `loc`: its place in the body. Raises 422 naming the field, 413 for large data."""
+    """One event of a request, checked. `loc`: its place in the body. Raises 422 naming the field, or 413."""
     if not _EVENT_TYPE.fullmatch(event_type):
         raise _refused((*loc, "event_type"), "1 to 100 characters of A-Z a-z 0-9 _ . : -", event_type)
     if source not in SOURCES:

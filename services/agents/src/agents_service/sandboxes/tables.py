@@ -13,7 +13,7 @@ from servicekit.db import Base
 
 
 class Sandbox(Base):
-    """One attempt at a task. `state`: running or ended; `end_reason`: completed, failed, cancelled, lost, terminated."""
+    """An attempt at a task. `state`: running or ended; `end_reason`: completed, failed, cancelled, lost, terminated."""
 
     __tablename__ = "sandboxes"
     __table_args__ = (
