@@ -128,16 +128,19 @@ async def test_one_leader_and_a_successor(kit_database: TestDatabase) -> None:
 
         return Job("sweep", every_s=0.02, run=work, leader=True)
 
-    async with kit_database.opened() as first_db, kit_database.opened() as second_db:
-        async with running(job("second"), db=second_db) as second:
-            await until(lambda: ran.count("second") >= 3)
-            async with running(job("first"), db=first_db):
-                await asyncio.sleep(0.3)
-                assert "first" not in ran
-                await second.close()
-                count = ran.count("second")
-                await until(lambda: ran.count("first") >= 3)
-                assert ran.count("second") == count
+    async with (
+        kit_database.opened() as first_db,
+        kit_database.opened() as second_db,
+        running(job("second"), db=second_db) as second,
+    ):
+        await until(lambda: ran.count("second") >= 3)
+        async with running(job("first"), db=first_db):
+            await asyncio.sleep(0.3)
+            assert "first" not in ran
+            await second.close()
+            count = ran.count("second")
+            await until(lambda: ran.count("first") >= 3)
+            assert ran.count("second") == count
 
 
 async def test_a_leader_that_loses_its_connection_stops_its_work(db: Database) -> None:
