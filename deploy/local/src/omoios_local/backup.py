@@ -26,6 +26,8 @@ from omoios_local.stack import Stack
 FORMAT = 1
 MANIFEST = "manifest.json"
 ENVELOPE_KEY = "envelope-key"
+# Databases dumped or loaded at once: each keeps one process of PostgreSQL and one of ours busy.
+PARALLEL = 3
 
 
 class BackupError(RuntimeError):
@@ -51,7 +53,7 @@ def backup(client: StackClient, target: Path | None, *, with_key: bool = True) -
     file = target_file(target)
     with tempfile.TemporaryDirectory(dir=client.state.directory) as folder:
         dumps = Path(folder)
-        with snapshots(client, stack) as ids, ThreadPoolExecutor(2) as pool:
+        with snapshots(client, stack) as ids, ThreadPoolExecutor(PARALLEL) as pool:
             list(pool.map(lambda name: dump(stack, name, ids[name], dumps / f"{name}.dump"), SERVICES))
         migrations = {
             name: client.state.read(client.state.migrated / f"{name}.json").get("revision") for name in SERVICES
@@ -112,6 +114,7 @@ def open_session(stack: Stack, database: str) -> subprocess.Popen[str]:
         env=stack.postgres.client_environment(),
     )
     if ask(session, "SELECT 'connected';") != "connected":
+        session.communicate()
         raise BackupError(f"database {database} does not answer; is the stack running?")
     return session
 
@@ -144,8 +147,8 @@ def dump(stack: Stack, database: str, snapshot: str, file: Path) -> None:
 def restore(client: StackClient, file: Path, only: str | None = None) -> list[str]:
     """Put databases, files and key back as the backup has them and start the stack anew. Returns the services restored.
 
-    The stack is stopped, the databases are made anew, and every event of the last seven days is marked unpublished
-    and JetStream emptied: the outboxes then say everything again and each consumer skips what its inbox knows.
+    The stack is stopped, the databases are made anew and JetStream is emptied: relays that find a younger stream than
+    their rows publish the outbox again (seven days), and each consumer skips what its inbox knows.
     Raises BackupError before anything is touched when the file is not a backup or lacks the service.
     """
     if only is not None and only not in SERVICES:
@@ -164,12 +167,11 @@ def restore(client: StackClient, file: Path, only: str | None = None) -> list[st
         client.down()
         shutil.rmtree(client.state.directory / "nats", ignore_errors=True)
         client.up(only=["databases"])
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            list(pool.map(lambda name: restore_database(stack, name, content / "databases" / f"{name}.dump"), chosen))
         for name in chosen:
-            restore_database(stack, name, content / "databases" / f"{name}.dump")
             (client.state.migrated / f"{name}.json").unlink(missing_ok=True)
             restore_files(client.state.data(name), content / "data" / name)
-        for name in SERVICES:
-            republish(stack, name)
     client.down()
     return chosen
 
@@ -208,11 +210,6 @@ def restore_files(target: Path, source: Path) -> None:
     if source.is_dir():
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(source, target, symlinks=True)
-
-
-def republish(stack: Stack, name: str) -> None:
-    if stack.postgres.execute("SELECT to_regclass('public.outbox') IS NOT NULL", name) == "t":
-        stack.postgres.execute("UPDATE outbox SET published_at = NULL WHERE published_at IS NOT NULL", name)
 
 
 def run_postgres_program(stack: Stack, argv: list[str], what: str) -> None:

@@ -61,10 +61,16 @@ class StackClient:
         self, only: list[str] | None = None, instances: Mapping[str, int] | None = None, progress: Progress = _ignore
     ) -> list[dict[str, Any]]:
         """Start what is missing and wait until it is ready. Raises ControlError with the reason."""
-        self._ensure_daemon()
+        pid = self._ensure_daemon()
         runner_settings = {name: value for name, value in os.environ.items() if name.startswith(RUNNER_PREFIX)}
         request = {"verb": "up", "only": only, "instances": dict(instances or {}), "runner_settings": runner_settings}
-        found: list[dict[str, Any]] = self.call(request, progress)
+        try:
+            found: list[dict[str, Any]] = self.call(request, progress)
+        except control.ControlError:
+            # A supervisor that could start nothing ends; one with processes stays, to be looked at.
+            if not self._keeps_something():
+                self._await_end(pid)
+            raise
         return found
 
     def down(self, progress: Progress = _ignore) -> list[str]:
@@ -109,15 +115,23 @@ class StackClient:
             raise control.ControlError("the stack does not run; start it with `make up`")
         return control.call(self.state.socket_path, request, progress)
 
-    def _ensure_daemon(self) -> None:
+    def _keeps_something(self) -> bool:
+        try:
+            return bool(self.status())
+        except (OSError, control.ControlError):
+            return False
+
+    def _ensure_daemon(self) -> int:
+        """Start a supervisor unless one runs; returns its process id."""
         if self.running():
-            offset = int(control.call(self.state.socket_path, {"verb": "ping"})["offset"])
+            answer = control.call(self.state.socket_path, {"verb": "ping"})
+            offset = int(answer["offset"])
             if offset != self.offset:
                 raise control.ControlError(
                     f"the stack in {self.state.directory} runs with port offset {offset}, not {self.offset}; "
                     "end it first (`make down`) or choose another OMOIOS_STATE_DIR"
                 )
-            return
+            return int(answer["pid"])
         self.state.create()
         log_file = self.state.logs / "supervisor.log"
         pid = spawn_daemon(self.state.directory, self.offset, log_file)
@@ -128,6 +142,7 @@ class StackClient:
             if time.monotonic() > deadline:
                 raise control.ControlError(f"the supervisor is silent after {DAEMON_START_S:g} s:\n{tail(log_file)}")
             time.sleep(0.02)
+        return pid
 
     def _await_end(self, pid: int, timeout_s: float = 30.0) -> None:
         deadline = time.monotonic() + timeout_s

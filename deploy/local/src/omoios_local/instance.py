@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,9 @@ class Unit(ABC):
 class Step(Unit):
     """Runs a StepSpec until it succeeds once."""
 
-    def __init__(self, spec: StepSpec, wait_for_needs: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, spec: StepSpec, log_file: Path, wait_for_needs: Callable[[], Awaitable[None]]) -> None:
         super().__init__(spec.name, 1, wait_for_needs)
+        self.log_file = log_file
         self._spec = spec
 
     async def _run(self) -> None:
@@ -130,11 +132,18 @@ class Step(Unit):
             try:
                 detail = await asyncio.to_thread(self._spec.run)
             except Exception as error:
-                await self._pause(str(error) or type(error).__name__)
+                text = str(error) or type(error).__name__
+                self._note(text)
+                await self._pause(text.strip().splitlines()[-1][-300:])
                 continue
+            self._note(detail)
             self.failures = 0
             self._set("done", detail)
             return
+
+    def _note(self, text: str) -> None:
+        with self.log_file.open("a") as log:
+            log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}\n")
 
     async def _end(self) -> None:
         """A step is left to finish: it is short, and half a migration helps nobody."""

@@ -63,7 +63,7 @@ class Migrations:
         revision = self.revision(service)
         if revision and known == {"files": digest, "revision": revision}:
             return f"already at {revision}"
-        run_module("servicekit.db.migrate", [service], environment)
+        run_module("servicekit.db.migrate", [service], environment, self.root)
         reached = self.revision(service)
         self.state.write(marker, {"files": digest, "revision": reached})
         return f"{revision or 'empty'} → {reached}"
@@ -85,11 +85,14 @@ def digest_of(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def run_module(module: str, arguments: list[str], environment: Mapping[str, str], timeout_s: float = 300.0) -> str:
+def run_module(
+    module: str, arguments: list[str], environment: Mapping[str, str], cwd: Path, timeout_s: float = 300.0
+) -> str:
     """Run `python -m module` to its end and return its output. Raises RuntimeError with the end of it on failure."""
     done = subprocess.run(
         [sys.executable, "-P", "-m", module, *arguments],
         env=dict(environment),
+        cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -100,6 +100,7 @@ def progress_printer(console: Console) -> Any:
         if state in ("ready", "done", "backoff", "stopped"):
             after = unit["ready_after_s"]
             when = f"after {after:.1f} s" if state in ("ready", "done") and after is not None else ""
-            console.print(Text.assemble(f"  {part_name(unit):<20}", coloured(state), f"  {when} {unit['detail']}"))
+            line = Text.assemble(f"  {part_name(unit):<20}", coloured(state), f"  {when} {unit['detail']}".rstrip())
+            console.print(line, soft_wrap=True)
 
     return show

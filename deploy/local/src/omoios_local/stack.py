@@ -119,7 +119,7 @@ class Stack:
         return lambda: migrations.run(name, self.environments.service(name))
 
     def _apply_topology(self) -> str:
-        run_module("servicekit.events.topology", ["apply"], self.environments.tool(TOPOLOGY_USER))
+        run_module("servicekit.events.topology", ["apply"], self.environments.tool(TOPOLOGY_USER), self.root)
         return "streams and durables applied"
 
     def give_runner_settings(self, given: Mapping[str, str]) -> None:

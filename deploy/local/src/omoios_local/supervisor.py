@@ -120,12 +120,12 @@ class Supervisor:
                     await unit.ready_event.wait()
 
         unit: Unit
+        suffix = "" if number == 1 else f"-{number}"
+        log_file = self.state.logs / f"{spec.name}{suffix}.log"
         if isinstance(spec, PartSpec):
-            suffix = "" if number == 1 else f"-{number}"
-            log_file = self.state.logs / f"{spec.name}{suffix}.log"
             unit = Instance(spec, number, log_file, self.table, wait_for_needs)
         else:
-            unit = Step(spec, wait_for_needs)
+            unit = Step(spec, log_file, wait_for_needs)
         unit.on_change = self._changed
         self.units[spec.name, number] = unit
         return unit

@@ -22,16 +22,6 @@ INFRASTRUCTURE = "postgres,nats,redis,mail,databases"
 ORDINARY_UID = 1000
 
 
-def free_offset():
-    """An offset whose every port is free now; two runs rarely choose the same one."""
-    for candidate in range(1000 + os.getpid() % 500, 12000, 517):
-        plan = ports.PortPlan(candidate)
-        claims = [claim for part in (*ports.FIXED, *ports.HTTP) for claim in plan.claims(part)]
-        if all(ports.is_free(claim.port) for claim in claims):
-            return candidate
-    raise RuntimeError("no free offset below 12000")
-
-
 @dataclass
 class Terminal:
     """Runs the command line with a state directory and ports of its own: here, or in a process of another user."""
@@ -88,7 +78,7 @@ def await_state(terminal, part, state, timeout_s=10):
 
 
 @pytest.fixture(scope="module")
-def terminal():
+def terminal(free_offset):
     with scratch_directory("omoios-test-") as directory:
         terminal = Terminal(directory, free_offset())
         yield terminal
@@ -187,7 +177,7 @@ def test_down_without_a_supervisor_ends_what_it_left(terminal):
     assert terminal.processes() == []
 
 
-def test_reset_deletes_after_yes_only():
+def test_reset_deletes_after_yes_only(free_offset):
     with scratch_directory("omoios-test-") as directory:
         terminal = Terminal(directory, free_offset())
         terminal.run("up", "--only", "redis")
@@ -199,7 +189,7 @@ def test_reset_deletes_after_yes_only():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a stack as another user")
-def test_ordinary_user_runs_it_alike():
+def test_ordinary_user_runs_it_alike(free_offset):
     try:
         probe = [sys.executable, "-c", "import omoios_local.cli"]
         subprocess.run(probe, user=ORDINARY_UID, group=ORDINARY_UID, extra_groups=[], cwd="/", check=True)

@@ -1,0 +1,154 @@
+"""What a backup holds comes back, also on a machine that has nothing, and a wrong file is refused untouched."""
+
+import subprocess
+import sys
+import tarfile
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from omoios_local import backup
+from omoios_local.backup import BackupError
+from omoios_local.client import StackClient
+from omoios_local.embedded.process import scratch_directory
+from omoios_local.ports import SERVICES
+from omoios_local.state import State
+
+NEEDED = ["databases", "nats"]
+
+
+@pytest.fixture(scope="module")
+def machine(free_offset):
+    """A running stack with one row and one file per service, and its backup."""
+    with scratch_directory("omoios-test-") as directory:
+        client = StackClient(State(directory / "state"), free_offset())
+        client.up(only=NEEDED)
+        stack = client.stack()
+        for name in SERVICES:
+            sql = f"CREATE TABLE kept AS SELECT '{name}' AS owner; ALTER TABLE kept OWNER TO {name}"
+            stack.postgres.execute(sql, name)
+            client.state.data(name).mkdir(parents=True, exist_ok=True)
+            (client.state.data(name) / "file").write_text(name)
+        file = backup.backup(client, directory / "saved.tar")
+        yield SimpleNamespace(client=client, stack=stack, file=file, directory=directory)
+        client.down()
+
+
+def test_backup_is_private_and_complete(machine):
+    assert machine.file.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(machine.file) as archive:
+        names = set(archive.getnames())
+    assert {"manifest.json", "envelope-key", *(f"databases/{name}.dump" for name in SERVICES)} <= names
+    assert {f"data/{name}/file" for name in SERVICES} <= names
+
+
+def test_key_can_be_left_out_and_a_folder_gets_a_named_file(machine):
+    file = backup.backup(machine.client, machine.directory, with_key=False)
+    assert file.parent == machine.directory
+    with tarfile.open(file) as archive:
+        assert "envelope-key" not in archive.getnames()
+
+
+WRITER = """
+import asyncio, sys
+import asyncpg
+async def main():
+    first, second = [await asyncpg.connect(url, ssl=False) for url in sys.argv[1:]]
+    number = 0
+    while True:
+        number += 1
+        await first.execute("INSERT INTO steps VALUES ($1)", number)
+        await second.execute("INSERT INTO steps VALUES ($1)", number)
+asyncio.run(main())
+"""
+
+
+def test_all_snapshots_are_of_one_moment(machine, monkeypatch):
+    """A service writes to one database, then to the other: no dump has the second row without the first.
+
+    The dump of the database written second is taken last, so that only holding the service still makes them agree.
+    """
+    postgres = machine.stack.postgres
+    first, second = "billing", "vcs"
+    for name in (first, second):
+        postgres.execute("CREATE TABLE steps (n int)", name)
+    urls = [postgres.superuser_url(name) for name in (first, second)]
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, *urls])
+    monkeypatch.setattr(StackClient, "status", lambda _: [{"part": "billing", "pid": writer.pid}])
+    try:
+        for _ in range(5):
+            time.sleep(0.1)
+            with backup.snapshots(machine.client, machine.stack) as ids:
+                begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT"
+                counts = [
+                    int(postgres.execute(f"{begin} '{ids[name]}'; SELECT count(*) FROM steps; COMMIT", name))
+                    for name in (first, second)
+                ]
+            assert 0 <= counts[0] - counts[1] <= 1
+        assert counts[0] > 10
+    finally:
+        writer.kill()
+        writer.wait()
+    assert sorted(ids) == sorted(SERVICES)
+
+
+def test_restore_puts_everything_back(machine):
+    client, postgres = machine.client, machine.stack.postgres
+    (client.state.directory / "nats" / "data").mkdir(exist_ok=True)
+    (client.state.directory / "nats" / "data" / "old").touch()
+    for name in SERVICES:
+        postgres.execute("DROP TABLE kept", name)
+        (client.state.data(name) / "file").write_text("changed")
+    assert backup.restore(client, machine.file) == list(SERVICES)
+    assert client.status() == []
+    assert not (client.state.directory / "nats" / "data" / "old").exists()
+    client.up(only=NEEDED)
+    for name in SERVICES:
+        assert postgres.execute("SELECT owner FROM kept", name) == name
+        assert postgres.execute("SELECT tableowner FROM pg_tables WHERE tablename = 'kept'", name) == name
+        assert (client.state.data(name) / "file").read_text() == name
+
+
+def test_restore_of_one_service_leaves_the_others(machine):
+    client, postgres = machine.client, machine.stack.postgres
+    client.up(only=NEEDED)
+    for name in ("workflow", "billing"):
+        postgres.execute("UPDATE kept SET owner = 'changed'", name)
+    assert backup.restore(client, machine.file, "workflow") == ["workflow"]
+    client.up(only=NEEDED)
+    assert postgres.execute("SELECT owner FROM kept", "workflow") == "workflow"
+    assert postgres.execute("SELECT owner FROM kept", "billing") == "changed"
+
+
+def test_restore_on_an_empty_machine_brings_the_key(machine, free_offset):
+    key = machine.client.stack().credentials.envelope_file.read_text()
+    with scratch_directory("omoios-test-") as directory:
+        other = StackClient(State(directory / "state"), free_offset())
+        backup.restore(other, machine.file)
+        assert other.stack().credentials.envelope_file.read_text() == key
+        other.up(only=NEEDED)
+        assert other.stack().postgres.execute("SELECT owner FROM kept", "vcs") == "vcs"
+        (other.state.secrets / "envelope-key").write_text("another")
+        with pytest.raises(BackupError, match="another envelope key"):
+            backup.restore(other, machine.file, "vcs")
+        assert other.stack().postgres.execute("SELECT owner FROM kept", "vcs") == "vcs"
+        other.down()
+
+
+@pytest.mark.parametrize("content", [b"not a tar file", b""])
+def test_other_files_are_refused_before_anything_changes(machine, tmp_path, content):
+    wrong = tmp_path / "wrong.tar"
+    wrong.write_bytes(content)
+    with pytest.raises(BackupError, match="is not a backup"):
+        backup.restore(machine.client, wrong)
+    with pytest.raises(BackupError, match="unknown service ghost"):
+        backup.restore(machine.client, machine.file, "ghost")
+
+
+def test_backup_of_a_stopped_stack_says_so(machine):
+    machine.client.down()
+    with pytest.raises(BackupError, match="is the stack running"):
+        backup.backup(machine.client, machine.directory / "none.tar")
+    assert not (machine.directory / "none.tar").exists()
+    machine.client.up(only=NEEDED)
