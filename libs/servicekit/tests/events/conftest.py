@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
-from omoios_local.embedded.nats import EmbeddedNats
 
+from omoios_local.embedded.nats import EmbeddedNats
 from servicekit.auth.access import AccessTable
 from servicekit.clock import monotonic_s
 from servicekit.db import Database
@@ -70,9 +70,7 @@ class Party:
 
     async def pending(self) -> int:
         async with self.db.reader() as tx:
-            return int(
-                await (await tx.connection()).fetchval("SELECT count(*) FROM outbox WHERE published_at IS NULL")
-            )
+            return int(await (await tx.connection()).fetchval("SELECT count(*) FROM outbox WHERE published_at IS NULL"))
 
     async def fetch(self, statement: str, *args: Any) -> list[Any]:
         async with self.db.reader() as tx:

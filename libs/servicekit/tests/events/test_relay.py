@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from nats.js.errors import NotFoundError
-from omoios_local.embedded.nats import EmbeddedNats
-from omoios_local.embedded.process import free_port
 
 from omoios.identity.events.v1.events_pb2 import UserRegistered
+from omoios_local.embedded.nats import EmbeddedNats
+from omoios_local.embedded.process import free_port
 from servicekit.clock import utc_now
 from servicekit.events.publishing import publish
 from servicekit.events.relay import _SELECT, Relay, unpublish
@@ -235,5 +235,3 @@ async def _has(kit: Any, count: int) -> bool:
         return bool((await kit.js.stream_info("IDENTITY")).state.messages >= count)
     except NotFoundError:
         return False
-
-

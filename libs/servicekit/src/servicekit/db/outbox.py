@@ -14,8 +14,8 @@ from google.protobuf.message import Message
 
 from servicekit import context
 from servicekit.clock import utc_now
-from servicekit.db.failures import is_transient
 from servicekit.db.event_options import event_type
+from servicekit.db.failures import is_transient
 from servicekit.ids import new_id
 
 if TYPE_CHECKING:

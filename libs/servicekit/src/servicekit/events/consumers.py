@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 
 from servicekit import context
 from servicekit.db import Tx
-from servicekit.events.envelope import Event
 from servicekit.db.event_options import event_type
+from servicekit.events.envelope import Event
 from servicekit.events.registry import register
 
 M = TypeVar("M", bound=Message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 from nats.aio.msg import Msg
@@ -45,8 +45,9 @@ class DeadLetter:
 
 async def bury(bus: Bus, message: Msg, durable: str, reason: str) -> None:
     """Copy a message to `dlq.<subject>` with the reason; raises when the stream did not acknowledge it."""
-    headers = dict(message.headers or {})
-    event_id = headers.get(EVENT_ID) or headers.get(MSG_ID) or f"{message.subject}:{message.metadata.sequence.stream}"
+    given = message.headers or {}
+    event_id = given.get(EVENT_ID) or given.get(MSG_ID) or f"{message.subject}:{message.metadata.sequence.stream}"
+    headers = _own(given)
     replays = headers.get(REPLAYS, "0")
     headers |= {
         # The same event may die for several durables, and again after a replay.
@@ -61,10 +62,15 @@ async def bury(bus: Bus, message: Msg, durable: str, reason: str) -> None:
     await bus.publish_stored(PREFIX + message.subject, message.data, headers)
 
 
+def _own(headers: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what steers JetStream: a copied `Nats-Batch-Id` would make the copy a part of a batch."""
+    return {name: value for name, value in headers.items() if not name.startswith("Nats-")}
+
+
 async def letters(js: JetStreamContext) -> AsyncIterator[DeadLetter]:
     """Read all dead letters, oldest first."""
     state = (await js.stream_info(STREAM)).state
-    for sequence in range(state.first_seq, state.last_seq + 1):
+    for sequence in range(max(1, state.first_seq), state.last_seq + 1):
         try:
             raw = await js.get_msg(STREAM, seq=sequence)
         except NotFoundError:
@@ -90,7 +96,7 @@ async def replay(js: JetStreamContext, letter: DeadLetter) -> None:
     """
     assert_no_transaction("a replay")
     replays = int(letter.headers.get(REPLAYS, "0")) + 1
-    headers = {name: value for name, value in letter.headers.items() if name not in _DEAD_HEADERS}
+    headers = {name: value for name, value in _own(letter.headers).items() if name not in _DEAD_HEADERS}
     headers |= {
         MSG_ID: f"{letter.event_id}:{letter.durable}:replay-{replays}",
         EVENT_ID: letter.event_id,

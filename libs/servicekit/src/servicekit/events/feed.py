@@ -33,6 +33,7 @@ class PullFeed:
         self._inbox = ""
         self._wanted = 0
         self._expires = 0.0
+        self._interrupted = False
 
     @property
     def buffered(self) -> list[Msg]:
@@ -61,12 +62,13 @@ class PullFeed:
                     await subscription.unsubscribe()
 
     def interrupted(self) -> None:
-        """Forget the open request: the connection it was made on is gone."""
+        """Forget the open request, for the connection it was made on is gone, and let `take` return."""
         self._wanted = 0
+        self._interrupted = True
         self._arrived.set()
 
     async def take(self, timeout_s: float) -> list[Msg]:
-        """Return up to 100 messages in their order, an empty list when none came within `timeout_s`."""
+        """Return up to 100 messages in their order, an empty list when none came within `timeout_s` or before `interrupted`."""
         deadline = time.monotonic() + timeout_s
         while True:
             await self._request()
@@ -74,7 +76,8 @@ class PullFeed:
                 count = min(BATCH, len(self._buffer))
                 return [self._buffer.popleft() for _ in range(count)]
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or self._interrupted:
+                self._interrupted = False
                 return []
             self._arrived.clear()
             with contextlib.suppress(TimeoutError):

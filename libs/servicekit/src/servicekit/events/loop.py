@@ -27,6 +27,9 @@ from servicekit.events.feed import PullFeed
 DEFAULT_ACK_WAIT_S = 30.0
 DEFAULT_MAX_DELIVER = 8
 BACKOFF_METADATA = "omoios-backoff-s"
+MAX_DELIVER_METADATA = "omoios-max-deliver"
+"""The limit is kept here and not given to the server, which would only fall silent: a message whose last delivery is
+given back, because the dead letters cannot be written, would never come again."""
 RETRY_S = 1.0
 
 _INBOX = """
@@ -93,20 +96,20 @@ class ConsumerLoop:
             forget()
             await self._feed.close()
 
-    def stop(self) -> None:
-        """End after the batch that is being handled."""
+    def stop(self, task: asyncio.Task[None]) -> None:
+        """End `task`, which runs `run()`: at once when nothing is being handled, else after this batch."""
         self._stopping = True
-        self._feed.interrupted()
+        if not self.handling:
+            task.cancel()
 
     async def _bind(self) -> None:
         info = await self._bus.js.consumer_info(self._source.stream, self._durable)
         config = info.config
         if config is not None:
             self._ack_wait_s = config.ack_wait or DEFAULT_ACK_WAIT_S
-            self._max_deliver = config.max_deliver or DEFAULT_MAX_DELIVER
-            listed = (config.metadata or {}).get(BACKOFF_METADATA)
-            if listed:
-                self._backoff_s = [float(item) for item in listed.split(",")]
+            metadata = config.metadata or {}
+            self._max_deliver = int(metadata.get(MAX_DELIVER_METADATA, DEFAULT_MAX_DELIVER))
+            self._backoff_s = [float(item) for item in metadata.get(BACKOFF_METADATA, "1").split(",")]
         await self._feed.open()
         self._bound_to = self._bus.client
         self.bound = True
@@ -118,6 +121,11 @@ class ConsumerLoop:
                 headers = message.headers or {}
                 if headers.get(REPLAY_FOR, self._durable) != self._durable:
                     await message.ack()
+                    continue
+                delivered = message.metadata.num_delivered
+                if delivered > self._max_deliver:
+                    # Each of them ended without a word: the process died in it.
+                    await self._bury(message, f"no outcome after {delivered - 1} deliveries")
                     continue
                 try:
                     deliveries.append(Delivery(message, Event(headers, message.subject, message.data)))
@@ -191,7 +199,7 @@ class ConsumerLoop:
             _log.warning(
                 "event_retried",
                 durable=self._durable,
-                event=repr(delivery.event),
+                about=repr(delivery.event),
                 delivered=delivered,
                 delay_s=delay,
                 exc_info=error,

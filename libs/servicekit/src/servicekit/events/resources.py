@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from servicekit.clock import monotonic_s
 from servicekit.context import assert_no_transaction
 from servicekit.db import Database, Tx, resources
+from servicekit.db.event_options import event_type
 from servicekit.errors import AppError, ErrorSpec, Kind
 from servicekit.events.consumers import Consumers
 from servicekit.events.envelope import Event
-from servicekit.db.event_options import event_type
 from servicekit.events.registry import SERVICES, events_of
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from nats.js.errors import NotFoundError
 
 from servicekit.db.event_options import event_type
 from servicekit.events import deadletters
-from servicekit.events.loop import BACKOFF_METADATA
+from servicekit.events.loop import BACKOFF_METADATA, MAX_DELIVER_METADATA
 from servicekit.events.registry import SERVICES, events_of
 from servicekit.events.worker import consumers_of
 
@@ -41,7 +41,10 @@ DAY_S = 86_400
 
 @dataclass(frozen=True)
 class Durable:
-    """One consumer of one service. Times in seconds; `backoff_s` are the pauses after the 1st, 2nd, … failure."""
+    """One consumer of one service. Times in seconds; `backoff_s` are the pauses after the 1st, 2nd, … failure.
+
+    `max_deliver` and `backoff_s` are the loop's own rules, which it reads from the durable's metadata.
+    """
 
     filter_subjects: list[str]
     # Longer than any handler works between two of the loop's heartbeats, which come three times within it.
@@ -83,8 +86,10 @@ class Plan:
         """Read the file's content; `TypeError` for a key that nothing knows."""
         data = yaml.safe_load(text)
         streams = {
-            name: Stream(**{k: v for k, v in item.items() if k != "durables"},
-                         durables={n: Durable(**d) for n, d in (item.get("durables") or {}).items()})
+            name: Stream(
+                **{k: v for k, v in item.items() if k != "durables"},
+                durables={n: Durable(**d) for n, d in (item.get("durables") or {}).items()},
+            )
             for name, item in data["streams"].items()
         }
         return cls(streams=streams, server=dict(data.get("server") or {}))
@@ -182,9 +187,12 @@ def _consumer_config(name: str, durable: Durable) -> ConsumerConfig:
         filter_subjects=durable.filter_subjects,
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=durable.ack_wait_s,
-        max_deliver=durable.max_deliver,
+        max_deliver=-1,
         max_ack_pending=durable.max_ack_pending,
-        metadata={BACKOFF_METADATA: ",".join(f"{pause:g}" for pause in durable.backoff_s)},
+        metadata={
+            BACKOFF_METADATA: ",".join(f"{pause:g}" for pause in durable.backoff_s),
+            MAX_DELIVER_METADATA: str(durable.max_deliver),
+        },
     )
 
 

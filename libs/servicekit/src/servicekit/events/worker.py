@@ -68,8 +68,8 @@ class EventWorker:
 
     async def close(self) -> None:
         """Stop consuming, then relaying."""
-        for loop in self.loops:
-            loop.stop()
+        for loop, task in zip(self.loops, self._tasks, strict=False):
+            loop.stop(task)
         await _finish(self._tasks, self._service.settings.shutdown_grace_s)
         if self._relay_task is not None:
             await _finish([self._relay_task], 0)

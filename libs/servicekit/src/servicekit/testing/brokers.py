@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from nats.aio.client import Client
+
 from omoios_local.embedded.nats import EmbeddedNats
 from omoios_local.embedded.process import EmbeddedPart, exchange, free_port
 from omoios_local.embedded.redis import EmbeddedRedis
-
 from servicekit.events import topology
 from servicekit.testing.run import TestRun
 

@@ -8,7 +8,6 @@ from typing import Any, get_type_hints
 
 from omoios_local.embedded.nats import EmbeddedNats
 from omoios_local.embedded.redis import EmbeddedRedis
-
 from servicekit.auth.setup import build_authenticator
 from servicekit.auth.testing import Signing
 from servicekit.db import Database
@@ -40,9 +39,7 @@ class HostedSigning(Signing):
 class ServiceHosts:
     """Starts services one by one and ends them in reverse order."""
 
-    def __init__(
-        self, databases: Databases, nats: EmbeddedNats, redis: EmbeddedRedis, signing: HostedSigning
-    ) -> None:
+    def __init__(self, databases: Databases, nats: EmbeddedNats, redis: EmbeddedRedis, signing: HostedSigning) -> None:
         self._databases = databases
         self._nats = nats
         self._redis = redis

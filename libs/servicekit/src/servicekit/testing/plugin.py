@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from omoios_local.embedded.nats import EmbeddedNats
     from omoios_local.embedded.postgres import EmbeddedPostgres
     from omoios_local.embedded.redis import EmbeddedRedis
-
     from servicekit.testing.hosting import HostedSigning, ServiceHosts
     from servicekit.testing.outbox import OutboxRunner
     from servicekit.testing.postgres import Databases
