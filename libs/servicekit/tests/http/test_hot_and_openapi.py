@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from servicekit.auth.access import PUBLIC
@@ -175,8 +175,29 @@ def test_openapi(make_service: Any) -> None:
         "schemas"
     ].keys()
     assert "/livez" not in document["paths"]
+    assert create["parameters"] == [{"$ref": "#/components/parameters/IdempotencyKey"}]
+    assert "IdempotencyKey" not in str(hot)
     for reference in _references(document):
-        assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"], reference
+        _, components, kind, name = reference.split("/")
+        assert name in document[components][kind], reference
+
+
+def test_a_dependency_that_ends_after_the_answer_is_refused(make_service: Any) -> None:
+    async def late() -> Any:
+        yield 1
+
+    def with_dependency(dependency: Any) -> APIRouter:
+        made = APIRouter(prefix="/api/v1/late", tags=["late"])
+
+        @made.get("")
+        async def get(value: int = dependency) -> int:
+            return value
+
+        return made
+
+    create_app(make_service(with_dependency(Depends(late, scope="function"))))
+    with pytest.raises(ValueError, match=r"late\.get: the dependency late yields"):
+        create_app(make_service(with_dependency(Depends(late))))
 
 
 def _references(value: Any) -> Any:

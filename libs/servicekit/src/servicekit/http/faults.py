@@ -62,8 +62,8 @@ def _bad_value(error: BaseException) -> bool:
     """Whether the database refused a value that validation let through: SQLSTATE class 22, or asyncpg itself."""
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         # SQLAlchemy's adapter puts an error of its own between its wrapper and the driver's error.
-        adapted = error.orig
-        return adapted is not None and _bad_value(adapted if adapted.__cause__ is None else adapted.__cause__)
+        cause = error.orig.__cause__
+        return _bad_value(error.orig if cause is None else cause)
     if isinstance(error, asyncpg.DataError):
         return True
     sqlstate = getattr(error, "sqlstate", None)

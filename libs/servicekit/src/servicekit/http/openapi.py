@@ -44,6 +44,15 @@ def document(service: str, routes: Sequence[BaseRoute], hot_routes: Iterable[Hot
     schemas.pop("ValidationError", None)
     schemas["HTTPValidationError"] = FIELDS_SCHEMA
     components["schemas"] = dict(sorted(schemas.items()))
+    components["parameters"] = {
+        "IdempotencyKey": {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "Makes a repeat safe for 24 hours: the same request gets the first answer again.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+        }
+    }
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
         "cookie": {"type": "apiKey", "in": "cookie", "name": "omoios_access_token"},
@@ -64,12 +73,15 @@ def _secure(found: dict[str, Any], routes: Sequence[Any], hot: Sequence[HotRoute
         for route in [*routes, *hot]
         if getattr(route, "operation", None) is not None and route.operation.access.public
     }
+    hot_ids = {route.operation_id for route in hot}
     for operations in found["paths"].values():
-        for operation in operations.values():
+        for method, operation in operations.items():
             if operation["operationId"] in public:
                 operation["security"] = []
                 continue
             operation["security"] = [{"bearer": []}, {"cookie": []}]
+            if method == "post" and operation["operationId"] not in hot_ids:
+                operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/IdempotencyKey"})
             operation["responses"].setdefault(
                 "401",
                 {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
 import orjson
+from fastapi.dependencies.models import Dependant
 from fastapi.encoders import jsonable_encoder
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -31,6 +33,7 @@ class KitRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], *, operation: Operation, **options: Any) -> None:
         self.operation = operation
         super().__init__(path, endpoint, **options)
+        _refuse_late_dependencies(operation.id, self.dependant)
         self._match = self.path_regex.match
         self._verbs = frozenset(self.methods or ())
         self._convert = {
@@ -113,6 +116,19 @@ class KitRoute(APIRoute):
             exclude_defaults=self.response_model_exclude_defaults,
             exclude_none=self.response_model_exclude_none,
         )
+
+
+def _refuse_late_dependencies(operation: str, dependant: Dependant) -> None:
+    """Raises ValueError for a dependency that ends after the answer was sent.
+
+    What such a dependency commits may fail when the client has already been told that it succeeded.
+    """
+    for dependency in dependant.dependencies:
+        call = dependency.call
+        if (inspect.isasyncgenfunction(call) or inspect.isgeneratorfunction(call)) and dependency.scope != "function":
+            name = getattr(call, "__name__", repr(call))
+            raise ValueError(f"{operation}: the dependency {name} yields; give it Depends(..., scope='function')")
+        _refuse_late_dependencies(operation, dependency)
 
 
 def _nothing(_value: Any) -> bytes:
