@@ -185,6 +185,17 @@ def restart(context: typer.Context, part: Part, instance: InstanceNumber = None)
             console.print(f"{screen.part_name(unit)} is ready, pid {unit['pid']}")
 
 
+@app.command("allow-repositories")
+def allow_repositories(
+    context: typer.Context, folder: Annotated[Path, typer.Argument(help="a folder on this machine")]
+) -> None:
+    """Let projects name repositories below a folder by their path. A running vcs is restarted."""
+    client: StackClient = context.obj
+    with failures():
+        new = client.allow_repositories(folder)
+        console.print(f"repositories below {folder.resolve()} {'are now' if new else 'were already'} allowed")
+
+
 @app.command()
 def migrate(context: typer.Context) -> None:
     """Bring the databases of the running stack to the newest revision."""

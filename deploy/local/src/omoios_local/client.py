@@ -100,6 +100,22 @@ class StackClient:
         found: list[dict[str, Any]] = self.call({"verb": "restart", "part": part, "instance": instance}, progress)
         return found
 
+    def allow_repositories(self, folder: Path, progress: Progress = _ignore) -> bool:
+        """Let vcs read repositories below a folder by path; a running vcs is restarted. False when it was allowed.
+
+        Raises StateError before the first `up`, ValueError when the folder is missing.
+        """
+        resolved = folder.resolve()
+        if not resolved.is_dir():
+            raise ValueError(f"{folder} is not a folder")
+        environments = self.stack().environments
+        if any(resolved.is_relative_to(path) for path in environments.repository_roots()):
+            return False
+        self.state.allow_root(resolved)
+        if any(unit["part"] == "vcs" for unit in self.status()):
+            self.restart("vcs", progress=progress)
+        return True
+
     def migrate(self, progress: Progress = _ignore) -> list[dict[str, Any]]:
         """Run the migrations of every service against the running database."""
         found: list[dict[str, Any]] = self.call({"verb": "migrate"}, progress)

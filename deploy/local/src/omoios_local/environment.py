@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from omoios_local.credentials import Credentials
 from omoios_local.embedded.nats import EmbeddedNats
@@ -35,6 +36,7 @@ def operator_settings(environment: Mapping[str, str] | None = None) -> dict[str,
 class Environments:
     """Builds environments from the ports and secrets of one stack. What the stack decides wins over the operator."""
 
+    root: Path
     state: State
     plan: PortPlan
     credentials: Credentials
@@ -72,6 +74,8 @@ class Environments:
         }
         if name in KEEP_SECRETS_AT_REST:
             chosen["OMOIOS_ENVELOPE_KEY_FILE"] = str(credentials.envelope_file)
+        if name == "vcs":
+            chosen["OMOIOS_REPOSITORY_ROOTS"] = json.dumps(self.repository_roots())
         if name == "identity":
             chosen["OMOIOS_SERVICE_SECRETS"] = json.dumps(credentials.service_digests())
         return self._base() | chosen
@@ -90,11 +94,14 @@ class Environments:
         }
 
     def runner(self, instance: int, given: Mapping[str, str]) -> dict[str, str]:
-        """For a runner: it knows the public address and what it was given, nothing of the stack's inside."""
+        """For a runner: it knows the public address and what it was given, nothing of the stack's inside.
+
+        `given`: `OMOIOS_RUNNER_*`, login included. Name and working directory are made different per instance.
+        """
         kept = {name: value for name, value in given.items() if name.startswith(RUNNER_PREFIX)}
         name = {"OMOIOS_RUNNER_NAME": f"{kept.get('OMOIOS_RUNNER_NAME', 'local')}-{instance}"}
-        url = {"OMOIOS_RUNNER_URL": self.public_url}
-        return base_environment() | {"PYTHONUNBUFFERED": "1"} | url | kept | name
+        own = {"OMOIOS_RUNNER_URL": self.public_url, "OMOIOS_RUNNER_WORKDIR": str(self.state.runner(instance))}
+        return base_environment() | {"PYTHONUNBUFFERED": "1"} | own | kept | name
 
     def nats(self, user: str) -> dict[str, str]:
         """NATS address and login of a service, of `topology` or of `operator`."""
@@ -105,6 +112,13 @@ class Environments:
     def tool(self, user: str) -> dict[str, str]:
         """For event tools that speak to NATS only, as `topology` or `operator`."""
         return self._base() | self.nats(user)
+
+    def repository_roots(self) -> list[str]:
+        """Folders whose repositories may be named by path: this clone, the operator's list, and those allowed since."""
+        listed = json.loads(self.operator.get("OMOIOS_REPOSITORY_ROOTS", "[]"))
+        if not isinstance(listed, list):
+            raise ValueError("OMOIOS_REPOSITORY_ROOTS must be a JSON list of folders")
+        return list(dict.fromkeys([str(self.root), *map(str, listed), *self.state.allowed_roots()]))
 
     def rpc_targets(self) -> dict[str, str]:
         """Service → gRPC target; several instances become one target that gRPC balances over.

@@ -42,7 +42,7 @@ class PythonPart:
 
 @dataclass(frozen=True)
 class RunnerPart:
-    """A runner: it has no port, so it is ready once it has been started."""
+    """A runner: it has no port, so it is ready once it has been started. Its folder is `OMOIOS_RUNNER_WORKDIR`."""
 
     module: str
     environment: Callable[[], dict[str, str]]
@@ -50,7 +50,7 @@ class RunnerPart:
 
     def prepare(self) -> None:
         require_module(self.module)
-        self.cwd.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.cwd.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
 
     def command(self) -> Command:
         return Command((sys.executable, "-P", "-m", self.module), self.environment(), self.cwd)

@@ -34,7 +34,7 @@ class Stack:
 
     def __post_init__(self) -> None:
         self.credentials = Credentials(self.state.secrets)
-        self.environments = Environments(self.state, self.plan, self.credentials, self.operator)
+        self.environments = Environments(self.root, self.state, self.plan, self.credentials, self.operator)
         self.postgres = EmbeddedPostgres(self.state.directory / "postgres", self.plan.fixed("postgres"))
         self.numbers: Callable[[str], list[int]] = lambda _: [1]
         self.environments.numbers = lambda name: self.numbers(name)
@@ -106,7 +106,7 @@ class Stack:
             return RunnerPart(
                 "agents_service.runners.main",
                 lambda: self.environments.runner(number, self.runner_settings),
-                self.state.data("runner") / str(number),
+                self.state.runner(number),
             )
 
         return PartSpec("runner", make, ("gateway", *SERVICES), instances=0, scalable=True)

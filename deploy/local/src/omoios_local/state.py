@@ -28,6 +28,7 @@ KEPT = (
     "nats",
     "postgres",
     "redis",
+    "runners",
     "secrets",
     "traefik",
 )
@@ -82,6 +83,29 @@ class State:
         """A service's own files, such as the mirrors of vcs."""
         return self.directory / "data" / service
 
+    def runner(self, instance: int) -> Path:
+        """Working directory of a runner; as root open to pass through, because sandboxes run as other users."""
+        folder = self.directory / "runners"
+        folder.mkdir(exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
+        return folder / str(instance)
+
+    def allowed_roots(self) -> list[str]:
+        """Folders whose repositories vcs may read by path, as `allow_root` recorded them."""
+        found = self.read(self.allowed_file).get("repository_roots", [])
+        return [str(path) for path in found]
+
+    def allow_root(self, folder: Path) -> bool:
+        """Record a folder; False when it or one above it was allowed before."""
+        known = self.allowed_roots()
+        if any(folder.is_relative_to(path) for path in known):
+            return False
+        self.write(self.allowed_file, {"repository_roots": [*known, str(folder)]})
+        return True
+
+    @property
+    def allowed_file(self) -> Path:
+        return self.directory / "allowed.json"
+
     @property
     def processes_file(self) -> Path:
         return self.directory / "processes.json"
@@ -130,7 +154,14 @@ class State:
             raise StateError(f"{self.directory} is not the state directory of a stack; nothing was deleted")
         for name in KEPT:
             shutil.rmtree(self.directory / name, ignore_errors=True)
-        for file in (self.processes_file, self.stack_file, self.lock_file, self.socket_path, self.directory / MARKER):
+        for file in (
+            self.processes_file,
+            self.stack_file,
+            self.allowed_file,
+            self.lock_file,
+            self.socket_path,
+            self.directory / MARKER,
+        ):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.directory.rmdir()

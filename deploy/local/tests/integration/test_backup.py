@@ -67,8 +67,15 @@ asyncio.run(main())
 def test_all_snapshots_are_of_one_moment(machine, monkeypatch):
     """A service writes to one database, then to the other: no dump has the second row without the first.
 
-    The dump of the database written second is taken last, so that only holding the service still makes them agree.
+    The snapshot of the database written second is taken last and late: only holding the service still makes them agree.
     """
+    export = backup.export_snapshot
+
+    def export_slowly(session):
+        time.sleep(0.05)
+        return export(session)
+
+    monkeypatch.setattr(backup, "export_snapshot", export_slowly)
     postgres = machine.stack.postgres
     first, second = "billing", "vcs"
     for name in (first, second):

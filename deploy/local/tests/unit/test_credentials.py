@@ -18,7 +18,9 @@ from omoios_local.state import State
 def environments(tmp_path):
     state = State(tmp_path / "state")
     state.create()
-    return Environments(state, PortPlan(3000), Credentials(state.secrets), {"OMOIOS_LOG_LEVEL": "DEBUG"})
+    return Environments(
+        tmp_path / "clone", state, PortPlan(3000), Credentials(state.secrets), {"OMOIOS_LOG_LEVEL": "DEBUG"}
+    )
 
 
 def test_files_are_readable_by_the_owner_only(environments):
@@ -111,6 +113,17 @@ def test_settings_of_runners_and_of_the_stack_do_not_reach_services():
     assert operator_settings(given) == {"OMOIOS_CORS_ORIGINS": "[]"}
 
 
+def test_vcs_reads_this_clone_the_operators_folders_and_allowed_ones(environments, tmp_path):
+    environments.operator = {"OMOIOS_REPOSITORY_ROOTS": '["/srv/git"]'}
+    assert environments.state.allow_root(tmp_path / "projects")
+    assert not environments.state.allow_root(tmp_path / "projects" / "one")
+    roots = json.loads(environments.service("vcs")["OMOIOS_REPOSITORY_ROOTS"])
+    assert roots == [str(tmp_path / "clone"), "/srv/git", str(tmp_path / "projects")]
+    assert "OMOIOS_REPOSITORY_ROOTS" not in Environments(
+        environments.root, environments.state, environments.plan, environments.credentials
+    ).service("workflow")
+
+
 def test_a_runner_gets_its_own_settings_and_no_secret_of_the_stack(environments):
     given = {"OMOIOS_RUNNER_TOKEN": "t", "OMOIOS_RUNNER_NAME": "demo", "OMOIOS_DATABASE_URL": "x"}
     environment = environments.runner(2, given)
@@ -119,4 +132,5 @@ def test_a_runner_gets_its_own_settings_and_no_secret_of_the_stack(environments)
         "OMOIOS_RUNNER_TOKEN": "t",
         "OMOIOS_RUNNER_NAME": "demo-2",
         "OMOIOS_RUNNER_URL": "http://127.0.0.1:21000",
+        "OMOIOS_RUNNER_WORKDIR": str(environments.state.directory / "runners" / "2"),
     }
