@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from omoios.vcs.v1.vcs_pb2_grpc import add_VcsServiceServicer_to_server
-from servicekit.auth.setup import build_authenticator
 from servicekit.db import Database
 from servicekit.events import Bus
 from servicekit.host import Job, Service, run
@@ -29,7 +28,6 @@ def build(settings: Settings) -> Service:
     """The service with all its parts, not started."""
     db = Database(settings)
     channels = RpcChannels(settings)
-    authenticator = build_authenticator(settings, db, channels)
     git = Git(settings.mirrors, parallel=settings.git_processes)
     public_only = settings.is_production if settings.public_hosts_only is None else settings.public_hosts_only
     mirrors = Mirrors(git, public_only=public_only)
@@ -44,10 +42,9 @@ def build(settings: Settings) -> Service:
         access=ACCESS,
         db=db,
         channels=channels,
-        authenticator=authenticator,
         bus=Bus(settings),
         routers=[commits_routes.router(commits), branch_workflow_routes.router(branches)],
-        mounts=mirror_routes.routes(mirror, authenticator, max_push_bytes=settings.push_max_bytes),
+        mounts=mirror_routes.routes(mirror, max_push_bytes=settings.push_max_bytes),
         servicers=[
             RpcServicer(
                 add_VcsServiceServicer_to_server,

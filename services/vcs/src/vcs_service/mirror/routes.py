@@ -20,7 +20,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from servicekit.auth import Principal
-from servicekit.auth.authenticator import Authenticator
+from servicekit.auth.dependencies import authenticator_of
 from servicekit.auth.errors import unauthenticated
 from servicekit.errors import AppError, Kind
 from vcs_service.errors import MALFORMED_PUSH, PUSH_REFUSED
@@ -34,14 +34,14 @@ _log = structlog.get_logger(__name__)
 _NO_CACHE = {"Cache-Control": "no-store"}
 
 
-def routes(mirror: MirrorService, authenticator: Authenticator, *, max_push_bytes: int) -> list[Route]:
+def routes(mirror: MirrorService, *, max_push_bytes: int) -> list[Route]:
     """The three requests of the protocol."""
 
     async def info_refs(request: Request) -> Response:
         service = request.query_params.get("service", "")
         if service not in ("git-upload-pack", "git-receive-pack"):
             return PlainTextResponse("Only smart HTTP is served.", status_code=403)
-        principal = await _principal(request, authenticator)
+        principal = await _principal(request)
         project_id = request.path_params["project_id"]
         if service == "git-receive-pack":
             repository, _ = await mirror.authorize_push(principal, project_id)
@@ -60,12 +60,12 @@ def routes(mirror: MirrorService, authenticator: Authenticator, *, max_push_byte
         return Response(head + out, media_type=f"application/x-{service}-advertisement", headers=_NO_CACHE)
 
     async def upload_pack(request: Request) -> Response:
-        principal = await _principal(request, authenticator)
+        principal = await _principal(request)
         repository = await mirror.authorize_fetch(principal, request.path_params["project_id"])
         return await _exchange(request, mirror, "upload-pack", repository, _body(request, max_push_bytes))
 
     async def receive_pack(request: Request) -> Response:
-        principal = await _principal(request, authenticator)
+        principal = await _principal(request)
         repository, ref = await mirror.authorize_push(principal, request.path_params["project_id"])
         body = _body(request, max_push_bytes)
         head = await _commands(mirror, body, ref)
@@ -95,7 +95,8 @@ def _answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[R
     return answer
 
 
-async def _principal(request: Request, authenticator: Authenticator) -> Principal:
+async def _principal(request: Request) -> Principal:
+    authenticator = authenticator_of(request)
     header = request.headers.get("authorization", "")
     scheme, _, value = header.partition(" ")
     if scheme.lower() == "bearer":
