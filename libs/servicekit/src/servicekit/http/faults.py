@@ -62,8 +62,10 @@ def _bad_value(error: BaseException) -> bool:
     """Whether the database refused a value that validation let through: SQLSTATE class 22, or asyncpg itself."""
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         # SQLAlchemy's adapter puts an error of its own between its wrapper and the driver's error.
-        cause = error.orig.__cause__
-        return _bad_value(error.orig if cause is None else cause)
+        adapted = error.orig
+        if adapted is None:
+            return False
+        return _bad_value(adapted if adapted.__cause__ is None else adapted.__cause__)
     if isinstance(error, asyncpg.DataError):
         return True
     sqlstate = getattr(error, "sqlstate", None)
@@ -79,12 +81,10 @@ def _from_http(error: HTTPException) -> tuple[AppError, int | None, bool]:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         status, phrase = kind.status, kind.title
-    detail: str = phrase
-    detail_object: Mapping[str, Any] | None = None
-    if isinstance(error.detail, str) and error.detail:
-        detail = error.detail
-    elif isinstance(error.detail, Mapping):
-        detail_object = error.detail
+    # Its annotation says text, but FastAPI lets any JSON value through.
+    given: Any = error.detail
+    detail = given if isinstance(given, str) and given else phrase
+    detail_object: Mapping[str, Any] | None = given if isinstance(given, Mapping) else None
     if status == 400 and detail == "There was an error parsing the body":
         return AppError(INVALID_REQUEST.code, detail, Kind.INVALID, fields=[_unreadable()]), None, True
     app_error = AppError(
