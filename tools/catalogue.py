@@ -16,8 +16,8 @@ from typing import cast
 
 from servicekit.auth.access import AccessTable, AccessTableMismatch
 from servicekit.db.event_options import EventType, event_type
+from servicekit.describe import describe as build_described
 from servicekit.events.registry import SERVICES, events_of
-from servicekit.events.topology import described_services
 from servicekit.events.worker import consumers_of
 from servicekit.host import Service
 
@@ -42,7 +42,7 @@ def describe(names: Iterable[str] = SERVICES) -> tuple[dict[str, Service], list[
     services, findings = {}, []
     for name in names:
         try:
-            built = described_services([name])
+            built = build_described([name])
         except Exception as error:
             findings.append(f"{name}: cannot be built: {type(error).__name__}: {error}")
             continue

@@ -81,6 +81,8 @@ ROLES = {
         forbidden_kit=_of("db events"),
     ),
     "errors": Role(own=_of("errors"), lower=_of("errors"), top=_of("errors"), kit=_of("errors")),
+    # A process of its own inside a room, such as the runner: its composition root.
+    "main": Role(own=_of("*"), lower=_of("*"), top=_of("*"), allows=_of("*")),
 }
 # A file of a room that is named after no role is held to the strictest one.
 UNNAMED = "rules"

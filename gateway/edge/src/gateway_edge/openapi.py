@@ -7,8 +7,6 @@ services say now.
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -147,17 +145,10 @@ def _prefixed(document: Document, service: str, shared: set[str]) -> dict[str, A
 
 def service_documents(services: Iterable[str] = SERVICES) -> dict[str, Document]:
     """The documents of the services that are in this environment, made without starting any of them."""
-    documents: dict[str, Document] = {}
-    for service in services:
-        package = f"{service}_service"
-        if importlib.util.find_spec(package) is None or importlib.util.find_spec(f"{package}.main") is None:
-            continue
-        from servicekit.http.openapi import openapi_document
+    from servicekit.describe import describe
+    from servicekit.http.openapi import openapi_document
 
-        # Building connects to nothing; the settings' defaults are enough to know the routes.
-        settings = importlib.import_module(f"{package}.settings").Settings(env="local")
-        documents[service] = openapi_document(importlib.import_module(f"{package}.main").build(settings))
-    return documents
+    return {service.name: openapi_document(service) for service in describe(services)}
 
 
 def current() -> dict[str, Any]:

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
-import importlib.util
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,6 +20,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolic
 from nats.js.errors import NotFoundError
 
 from servicekit.db.event_options import event_type
+from servicekit.describe import describe
 from servicekit.events import deadletters
 from servicekit.events.loop import BACKOFF_METADATA, MAX_DELIVER_METADATA
 from servicekit.events.registry import SERVICES, events_of
@@ -115,24 +113,6 @@ def plan_of(services: Iterable[Service]) -> Plan:
         # The service's own stream, which its relay writes.
         streams.setdefault(service.name.upper(), Stream(subjects=[f"{service.name}.>"]))
     return Plan(streams)
-
-
-def described_services(names: Iterable[str] = SERVICES) -> list[Service]:
-    """Build the services that exist without starting them; each is described by its own `main.build`."""
-    for variable in [name for name in os.environ if name.startswith("OMOIOS_")]:
-        del os.environ[variable]
-    found: list[Service] = []
-    for name in names:
-        package = f"{name}_service"
-        try:
-            spec = importlib.util.find_spec(f"{package}.main")
-        except ModuleNotFoundError:
-            spec = None
-        if spec is None:
-            continue
-        settings = importlib.import_module(f"{package}.settings").Settings()
-        found.append(importlib.import_module(f"{package}.main").build(settings))
-    return found
 
 
 async def apply(js: JetStreamContext, plan: Plan) -> list[str]:
@@ -247,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
         for line in asyncio.run(_apply_to(Plan.parse(options.file.read_text(encoding="utf-8")), credentials, url)):
             print(line)
         return 0
-    services = described_services()
+    services = describe()
     if options.command == "map":
         return _print_map(services)
     wanted = plan_of(services).text()
