@@ -121,7 +121,8 @@ def listeners(ports: set[int]) -> dict[int, str]:
     found: dict[int, str] = {}
     with contextlib.suppress(psutil.AccessDenied, OSError):
         for connection in psutil.net_connections(kind="tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.pid and connection.laddr.port in ports:
+            port = int(getattr(connection.laddr, "port", 0))
+            if connection.status == psutil.CONN_LISTEN and connection.pid and port in ports:
                 with contextlib.suppress(psutil.Error):
-                    found[connection.laddr.port] = f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+                    found[port] = f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return found
