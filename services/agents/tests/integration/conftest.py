@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,13 +75,13 @@ class World:
 
 
 @pytest.fixture
-async def world(service_host: Any, rpc_stub: Any, signing: Any) -> AsyncIterator[World]:
+async def world(service_host: Any, rpc_stub: Any, signing: Any) -> World:
     workflow, vcs, identity = Workflow(), Vcs(), Identity(signing)
     target = await rpc_stub(workflow, vcs, identity)
     running = await service_host(
         build, "agents", rpc_targets={"workflow": target, "vcs": target, "identity": target}, claim_poll_s=0.2
     )
-    yield World(
+    return World(
         running,
         workflow,
         vcs,

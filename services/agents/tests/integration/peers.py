@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from omoios.identity.v1 import identity_pb2, identity_pb2_grpc
 from omoios.vcs.v1 import vcs_pb2, vcs_pb2_grpc
 from omoios.workflow.v1 import workflow_pb2, workflow_pb2_grpc

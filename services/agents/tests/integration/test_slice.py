@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from peers import QueuedTask
+
 from servicekit.testing.problems import assert_problem
 
 ORGANIZATION = "org-1"

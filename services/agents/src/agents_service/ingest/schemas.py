@@ -14,7 +14,8 @@ class EventCreate(msgspec.Struct, gc=False):
     """`event_data` is any JSON object of at most 100 KB; the same `event_id` twice is one event."""
 
     event_type: str
-    event_data: msgspec.Raw = _EMPTY
+    # A factory, because msgspec cannot write a Raw default into the OpenAPI schema.
+    event_data: msgspec.Raw = msgspec.field(default_factory=lambda: _EMPTY)
     source: str = "agent"
     event_id: str | None = None
 

@@ -1,0 +1,130 @@
+"""Decisions of the runner: back-off, verdicts on answers, git's neutral configuration, commit messages, batches."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+from urllib.parse import urlsplit
+
+BATCH_LINES = 100
+BATCH_BYTES = 1_000_000
+BATCH_WAIT_S = 0.2
+BUFFER_EVENTS = 5_000
+BUFFER_BYTES = 16 * 1024**2
+BACKOFF_FIRST_S = 0.25
+BACKOFF_MAX_S = 5.0
+
+_BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}")
+_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+# Nothing a repository or a machine's configuration says may start a program or leave HTTP.
+GIT_NEUTRAL: tuple[tuple[str, str], ...] = (
+    ("core.hooksPath", "/dev/null"),
+    ("core.fsmonitor", "false"),
+    ("core.sshCommand", "false"),
+    ("core.askPass", ""),
+    ("core.attributesFile", "/dev/null"),
+    ("core.excludesFile", "/dev/null"),
+    ("credential.helper", ""),
+    ("protocol.allow", "never"),
+    ("protocol.http.allow", "always"),
+    ("protocol.https.allow", "always"),
+    ("submodule.recurse", "false"),
+    ("fetch.recurseSubmodules", "false"),
+    ("transfer.fsckObjects", "true"),
+    ("http.followRedirects", "false"),
+    ("gc.auto", "0"),
+    ("maintenance.auto", "false"),
+    ("commit.gpgSign", "false"),
+    ("init.defaultBranch", "main"),
+    ("advice.detachedHead", "false"),
+)
+
+
+class Verdict(Enum):
+    """What an answer of the API means for the one who asked."""
+
+    DONE = "done"
+    RETRY = "retry"
+    OVER = "over"
+    REFUSED = "refused"
+
+
+def verdict(status: int) -> Verdict:
+    """2xx: done. 401, 403, 404, 409 and 410 on a sandbox: the attempt is over. 408, 425, 429, 5xx: ask again."""
+    if 200 <= status < 300:
+        return Verdict.DONE
+    if status in {401, 403, 404, 409, 410}:
+        return Verdict.OVER
+    if status in {408, 425, 429} or status >= 500:
+        return Verdict.RETRY
+    return Verdict.REFUSED
+
+
+def backoff_s(attempt: int) -> float:
+    """Seconds before the given retry, from 0: 0.25, 0.5, 1, … at most 5."""
+    return min(BACKOFF_MAX_S, BACKOFF_FIRST_S * float(1 << min(attempt, 10)))
+
+
+def git_environment(home: str, pairs: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
+    """git's environment: neutral configuration, then `pairs`; no machine's or user's configuration is read."""
+    settings = [*GIT_NEUTRAL, *pairs]
+    found = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": home,
+        "LANG": "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "/bin/false",
+        "GIT_CONFIG_COUNT": str(len(settings)),
+    }
+    for number, (name, value) in enumerate(settings):
+        found[f"GIT_CONFIG_KEY_{number}"] = name
+        found[f"GIT_CONFIG_VALUE_{number}"] = value
+    return found
+
+
+def authorization(clone_url: str, token: str) -> tuple[str, str]:
+    """The configuration that sends the token to this URL only, and only in a header."""
+    credential = base64.b64encode(f"sandbox:{token}".encode()).decode()
+    return f"http.{clone_url}.extraHeader", f"Authorization: Basic {credential}"
+
+
+def check_repository(clone_url: str, branch: str, base_sha: str) -> str | None:
+    """Why this access cannot be used; None when it can."""
+    parts = urlsplit(clone_url)
+    if parts.scheme not in {"http", "https"} or not parts.netloc or "@" in parts.netloc:
+        return "The clone URL is not plain HTTP."
+    if not _BRANCH.fullmatch(branch) or ".." in branch or branch.endswith(("/", ".lock", ".")):
+        return "The branch name is not one git takes."
+    if base_sha and not _SHA.fullmatch(base_sha):
+        return "The base is not a commit id."
+    return None
+
+
+def commit_message(task: Mapping[str, Any]) -> str:
+    """The message of the attempt's commit: the task's title, then the ids that link it."""
+    title = " ".join(str(task.get("title") or "Work of an agent").split())[:100]
+    lines = [title, "", f"Task: {task.get('id')}"]
+    if task.get("ticket_id"):
+        lines.append(f"Ticket: {task['ticket_id']}")
+    return "\n".join(lines) + "\n"
+
+
+def sandbox_uid(base: int, process_id: int, slot: int) -> int:
+    """A user id for one slot of one runner, so that sandboxes side by side cannot touch each other."""
+    return base + (process_id * 31 + slot) % 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFull:
+    """How much may wait to be sent before a command has to wait."""
+
+    events: int = BUFFER_EVENTS
+    size: int = BUFFER_BYTES

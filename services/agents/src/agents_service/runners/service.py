@@ -1,0 +1,142 @@
+"""The runner: joins, claims tasks for its free slots, and works on them side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from agents_service.engines.service import use_bubblewrap
+from agents_service.runners import rules
+from agents_service.runners.adapters import Api, Unreachable
+from agents_service.runners.attempt_service import AttemptWork
+from agents_service.runners.folders_adapters import clear_abandoned, own_folder
+from agents_service.runners.settings_adapters import RunnerSettings
+
+_log = logging.getLogger(__name__)
+
+RELEASE_S = 10.0
+
+
+class Runner:
+    """One process with some slots. It keeps nothing that another runner could not take over."""
+
+    def __init__(self, settings: RunnerSettings) -> None:
+        self.settings = settings
+        self.api = Api(settings)
+        self._slots: dict[int, tuple[AttemptWork, asyncio.Task[None]]] = {}
+        self._free = asyncio.Event()
+        self._heartbeats = 0
+        self._interval_s = 10.0
+        self._wrapped = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop`, then give back what is not done. Raises Refused when the API does not want this runner."""
+        await asyncio.to_thread(own_folder, self.settings.workdir)
+        await asyncio.to_thread(clear_abandoned, self.settings.workdir)
+        self._wrapped = self.settings.bubblewrap == "auto" and await use_bubblewrap()
+        claiming = asyncio.create_task(self._claim_forever())
+        beating = asyncio.create_task(self._beat_forever())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            loops: set[asyncio.Future[Any]] = {claiming, beating, stopping}
+            done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                ended.result()
+        finally:
+            for task in (claiming, beating, stopping):
+                task.cancel()
+            await asyncio.gather(claiming, beating, stopping, return_exceptions=True)
+            await self._leave()
+            await self.api.close()
+
+    async def _join(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                answer = await self.api.register()
+            except Unreachable as error:
+                _log.warning("cannot join yet: %s", error)
+                await asyncio.sleep(rules.backoff_s(attempt))
+                attempt += 1
+                continue
+            self._heartbeats = 0
+            self._interval_s = float(answer["heartbeat_interval_s"])
+            _log.info("joined as agent %s", self.api.agent_id)
+            return
+
+    async def _claim_forever(self) -> None:
+        await self._join()
+        failures = 0
+        while True:
+            free = [slot for slot in range(self.settings.slots) if slot not in self._slots]
+            if not free:
+                self._free.clear()
+                await self._free.wait()
+                continue
+            isolation = "bubblewrap" if self._wrapped else "local"
+            # With work running a claim waits shortly only, so that a slot that becomes free is offered soon.
+            wait_s = self.settings.wait_s if len(free) == self.settings.slots else min(2.0, self.settings.wait_s)
+            try:
+                answer = await self.api.claim(len(free), wait_s, isolation)
+            except Unreachable as error:
+                _log.warning("cannot claim: %s", error)
+                await asyncio.sleep(rules.backoff_s(failures))
+                failures += 1
+                continue
+            if answer is None:
+                await self._join()
+                continue
+            for slot, claim in zip(free, answer["claims"], strict=False):
+                self._begin(slot, claim)
+            for failed in answer["errors"]:
+                _log.warning("task %s not started: %s %s", failed["task_id"], failed["code"], failed["detail"])
+            failures = failures + 1 if answer["errors"] and not answer["claims"] else 0
+            if failures:
+                await asyncio.sleep(rules.backoff_s(failures))
+
+    def _begin(self, slot: int, claim: Mapping[str, Any]) -> None:
+        _log.info("task %s in slot %d, attempt %d", claim["task"]["id"], slot, claim["attempt"])
+        attempt = AttemptWork(self.api, self.settings, claim, slot, wrapped=self._wrapped)
+        task = asyncio.create_task(attempt.run())
+        self._slots[slot] = (attempt, task)
+
+        def ended(done: asyncio.Task[None]) -> None:
+            self._slots.pop(slot, None)
+            self._free.set()
+            if not done.cancelled() and done.exception() is not None:
+                _log.error("attempt %s failed in the runner", attempt.api.sandbox_id, exc_info=done.exception())
+
+        task.add_done_callback(ended)
+
+    async def _beat_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s if self.api.agent_id else 0.2)
+            if not self.api.agent_id:
+                continue
+            self._heartbeats += 1
+            tasks = [attempt.task["id"] for attempt, _ in self._slots.values()]
+            try:
+                alive = await self.api.heartbeat(
+                    self._heartbeats, "RUNNING" if tasks else "IDLE", tasks[0] if tasks else None
+                )
+            except Unreachable as error:
+                _log.warning("heartbeat: %s", error)
+                continue
+            if not alive:
+                _log.warning("agent %s is not known any more; joining anew", self.api.agent_id)
+                await self._join()
+
+    async def _leave(self) -> None:
+        running = list(self._slots.values())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_S):
+                await asyncio.gather(*(attempt.release() for attempt, _ in running), return_exceptions=True)
+                if running:
+                    await asyncio.wait([task for _, task in running])
+        for _, task in running:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in running), return_exceptions=True)
+
