@@ -41,7 +41,7 @@ class EdgeApp:
     ) -> None:
         self._settings = settings
         self._routes = routes or load()
-        self._not_built = pending.read() if not_built is None else list(not_built)
+        self._not_built = pending.read(settings.pending_file) if not_built is None else list(not_built)
         text = document if document is not None else OPENAPI.read_bytes() if OPENAPI.exists() else b"{}"
         self._document = pages.Content.of(text, "application/json")
         self._built = list(openapi.operations_of(orjson.loads(text)))

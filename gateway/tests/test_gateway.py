@@ -1,0 +1,318 @@
+"""What passes the real gateway, and how."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from gateway.tests.conftest import NOT_BUILT, Gateway, Gateways, Upstreams
+from gateway.tests.polling import eventually
+from gateway_edge.pending import Operation
+from gateway_edge.routes import EDGE, load
+from gateway_edge.traefik_config import Options, render
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def headers_of(answer: httpx2.Response) -> dict[str, str]:
+    """The request headers that a stand-in received."""
+    return dict(answer.json()["headers"])
+
+
+def test_every_operation_reaches_its_owner(gateway: Gateway, operations: list[Operation]) -> None:
+    routes = load()
+    for operation in operations:
+        path = operation.path.replace("{", "x").replace("}", "")
+        owner = routes.owner_of(path)
+        answer = gateway.client.request(operation.method, path)
+        assert answer.status_code == 200, operation
+        if owner != EDGE:
+            assert (answer.json()["service"], answer.json()["path"]) == (owner, path), operation
+            assert answer.json()["method"] == operation.method
+
+
+def test_every_call_of_the_web_client_reaches_a_service(gateway: Gateway) -> None:
+    with (ROOT / "tests/contract/frontend-calls.csv").open(encoding="utf-8") as file:
+        calls = {(row["method"], row["path_template"]) for row in csv.DictReader(file)}
+    for method, template in sorted(calls):
+        if method not in ("WS", "ANY"):
+            path = template.replace("{", "x").replace("}", "")
+            assert gateway.client.request(method, path).json()["service"] == load().owner_of(path), template
+
+
+@pytest.mark.parametrize(
+    ("path", "service"),
+    [
+        ("/api/v1/specs/s1/events", "agents"),
+        ("/api/v1/specs/s1/events/1?after=2", "agents"),
+        ("/api/v1/specs/s1/eventsx", "workflow"),
+        ("/api/v1/specs/s1%2Fevents", "workflow"),
+        ("/api/v1/projects/p1/githubx", "workflow"),
+        ("/api/v1/projects/p1/github/connect", "vcs"),
+        ("/api/v1/github/repos-diagnostic", "vcs"),
+        ("/api/v1/github/repos/o/r/contents/a%2Fb%20c.py", "vcs"),
+        ("/api/v1//tasks/./t1", "workflow"),
+        ("/api/v1/debug/tasks/pending", "workflow"),
+    ],
+)
+def test_longest_rule_wins(gateway: Gateway, path: str, service: str) -> None:
+    assert gateway.client.get(path).json()["service"] == service
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/nothing", "/api/v1", "/api/v1/agentsx", "/metrics", "/api/v1/debug", "/health/", "/.well-known/jwks.json/x"],
+)
+def test_a_path_of_nobody_is_a_problem(gateway: Gateway, path: str) -> None:
+    answer = gateway.client.get(path)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "edge.not_found"
+    assert answer.json()["instance"] == path
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v1/debug/tasks/pending", "/api/v1/%64ebug/tasks/pending", "/api/v1/debug/health"]
+)
+def test_debug_has_no_route_in_production(gateway: Gateway, strict_gateway: Gateway, path: str) -> None:
+    assert gateway.client.get(path).status_code == 200
+    answer = strict_gateway.client.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (404, "edge.not_found")
+
+
+def test_the_edge_answers_for_the_whole_system(gateway: Gateway) -> None:
+    assert gateway.client.get("/").json()["name"] == "OmoiOS"
+    assert gateway.client.get("/openapi.json").json()["openapi"].startswith("3.1")
+    for page in ("/docs", "/redoc"):
+        assert gateway.client.get(page).headers["content-type"].startswith("text/html")
+    assert gateway.client.get("/docs/assets/swagger-ui.css").status_code == 200
+    health = gateway.client.get("/health")
+    assert health.status_code == 200
+    assert set(health.json()["services"]) == {"identity", "workflow", "agents", "monitoring", "billing", "vcs"}
+
+
+FORGED = (
+    *load().removed_request_headers,
+    *("X_User_Id", "X.User.Id", "X_Omoios_Principal", "Omoios_Organization", "X_Forwarded_For"),
+    *("X-Forwarded-Prefix", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-Tls-Client-Cert"),
+)
+
+
+def test_forged_identity_is_removed(gateway: Gateway) -> None:
+    answer = gateway.client.get("/api/v1/tasks/t1", headers=dict.fromkeys(FORGED, "forged"))
+    received = headers_of(answer)
+    assert not {name for name, value in received.items() if value == "forged"}
+    assert not {name.lower() for name in FORGED} & set(received)
+
+
+def test_forwarding_headers_say_what_the_gateway_saw(gateway: Gateway) -> None:
+    forged = {
+        "X-Forwarded-For": "203.0.113.9",
+        "X-Real-Ip": "203.0.113.9",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "evil.example",
+        "X-Forwarded-Port": "1",
+        "Connection": "X-Forwarded-For",
+    }
+    received = headers_of(gateway.client.get("/api/v1/tasks/t1", headers=forged))
+    assert received["x-forwarded-for"] == "127.0.0.1"
+    assert received["x-real-ip"] == "127.0.0.1"
+    assert received["x-forwarded-proto"] == "http"
+    assert received["x-forwarded-host"] == gateway.url.removeprefix("http://")
+    assert received["host"] == gateway.url.removeprefix("http://")
+
+
+def test_what_services_need_passes(gateway: Gateway) -> None:
+    given = {
+        "Authorization": "Bearer abc",
+        "Cookie": "omoios_access_token=abc",
+        "X-Request-ID": "req-1",
+        "X-Api-Key": "key",
+        "X-Agent-Id": "agent-1",
+        "X-Github-Event": "push",
+        "X-Hub-Signature-256": "sha256=0",
+        "Stripe-Signature": "t=1",
+        "Idempotency-Key": "once",
+        "Last-Event-Id": "7",
+        "If-Match": '"3"',
+        "Origin": "http://localhost:3000",
+        "Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    }
+    received = headers_of(gateway.client.get("/api/v1/tasks/t1", headers=given))
+    assert {name: received.get(name.lower()) for name in given} == given
+
+
+def test_cookies_pass_both_ways(gateway: Gateway) -> None:
+    answer = gateway.client.get("/api/v1/auth/cookies")
+    assert answer.headers.get_list("set-cookie") == ["a=1; HttpOnly; Path=/", "b=2; Path=/"]
+    gateway.client.cookies.clear()
+
+
+def test_an_event_stream_is_not_held_back(gateway: Gateway) -> None:
+    started = time.monotonic()
+    arrived = []
+    with gateway.client.stream("GET", "/api/v1/events/stream") as answer:
+        assert answer.headers["content-type"] == "text/event-stream"
+        for line in answer.iter_lines():
+            if line.startswith("data:"):
+                arrived.append(time.monotonic() - started)
+    assert len(arrived) == 3
+    # The stand-in waits 0.4 s between its events.
+    assert arrived[0] < 0.35
+    assert 0.3 < arrived[1] - arrived[0] < 0.9
+
+
+def test_a_websocket_passes_with_its_query_and_close_code(gateway: Gateway) -> None:
+    url = gateway.url.replace("http", "ws") + "/api/v1/ws/events?token=abc&entity_ids=p1"
+    with connect(url, proxy=None) as socket:
+        hello = json.loads(socket.recv(5))
+        assert hello == {"service": "monitoring", "path": "/api/v1/ws/events", "query": "token=abc&entity_ids=p1"}
+        for number in range(20):
+            socket.send(f"frame {number}")
+            assert socket.recv(5) == f"frame {number}"
+        socket.send("close")
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(5)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4401
+
+
+def parts(count: int, size: int, pause_s: float) -> Any:
+    for _ in range(count):
+        yield b"x" * size
+        time.sleep(pause_s)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_a_push_of_many_megabytes_is_streamed(gateway: Gateway, method: str) -> None:
+    path = "/api/v1/git/p1.git/upload"
+    answer = gateway.client.request(method, path, content=parts(12, 1_000_000, 0.05))
+    assert answer.json()["bytes"] == 12_000_000
+    assert answer.json()["seconds"] > 0.4
+    declared = gateway.client.post(path, content=b"x" * 11_000_000)
+    assert declared.json()["bytes"] == 11_000_000
+
+
+def test_a_body_that_is_declared_too_large_is_refused(gateway: Gateway) -> None:
+    assert gateway.client.post("/api/v1/tasks/upload", content=b"x" * 9_000_000).json()["bytes"] == 9_000_000
+    answer = gateway.client.post("/api/v1/tasks/upload", content=b"x" * 10_000_000)
+    assert (answer.status_code, answer.json()["code"]) == (413, "edge.body_too_large")
+
+
+def test_a_service_keeps_its_own_503(gateway: Gateway) -> None:
+    answer = gateway.client.get("/api/v1/billing/own-503")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "7"
+    assert answer.json() == {"detail": "Stripe is away.", "code": "billing.stripe_unavailable"}
+
+
+def test_a_proxied_502_passes_where_the_contract_wants_it(gateway: Gateway) -> None:
+    answer = gateway.client.get("/ingest/own-502")
+    assert (answer.status_code, answer.json()) == (502, {"error": "the proxied host is away"})
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
+def test_a_502_is_never_anything_else(gateway: Gateway, method: str) -> None:
+    answer = gateway.client.request(method, "/api/v1/tasks/own-502")
+    assert answer.status_code == 502
+    assert answer.json()["code"] == "edge.service_unavailable"
+
+
+def test_logins_are_limited_by_address_under_contract_limits(strict_gateway: Gateway) -> None:
+    origin = {"Origin": "http://localhost:3000"}
+    answers = [strict_gateway.client.post("/api/v1/auth/login", headers=origin) for _ in range(40)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    passed = [answer for answer in answers if answer.status_code == 200]
+    assert len(passed) + len(refused) == 40
+    # A bucket of 20 that is refilled with one every 2 s.
+    assert 20 <= len(passed) <= 25
+    assert int(refused[0].headers["retry-after"]) >= 1
+    assert refused[0].headers["access-control-allow-origin"] == "http://localhost:3000"
+    assert "Retry-After" in refused[0].headers["access-control-expose-headers"]
+    # Everything else of the group, and preflights, have a bucket of their own.
+    assert strict_gateway.client.get("/api/v1/auth/me").status_code == 200
+    assert strict_gateway.client.options("/api/v1/auth/login").status_code == 200
+
+
+def test_a_forged_address_gets_no_bucket_of_its_own(strict_gateway: Gateway) -> None:
+    statuses = {
+        strict_gateway.client.post("/api/v1/auth/register", headers={"X-Forwarded-For": f"203.0.113.{n}"}).status_code
+        for n in range(40)
+    }
+    assert 429 in statuses
+
+
+def test_logins_are_free_under_loose_limits(gateway: Gateway) -> None:
+    assert {gateway.client.post("/api/v1/auth/login").status_code for _ in range(60)} == {200}
+
+
+def test_the_access_log_holds_no_secret(gateways: Gateways) -> None:
+    gateway = gateways.start("logged")
+    secrets = {"Authorization": "Bearer header-secret", "Cookie": "omoios_access_token=cookie-secret"}
+    gateway.client.get("/api/v1/ws/events?token=query-secret&after=1", headers=secrets)
+    gateway.client.get("/nothing?token=query-secret")
+    gateway.client.get("/api/v1/tasks/t1?token=query-secret", headers={"X-Request-ID": "req-77"})
+
+    def lines() -> list[dict[str, Any]]:
+        text = gateway.access_log.read_text() if gateway.access_log.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    eventually(lambda: any(line.get("RequestPath") == "/api/v1/tasks/t1" for line in lines()), "the line is written")
+    text = gateway.access_log.read_text()
+    assert "secret" not in text
+    assert "token" not in text
+    line = next(line for line in lines() if line.get("RequestPath") == "/api/v1/tasks/t1")
+    assert (line["RequestMethod"], line["DownstreamStatus"], line["RouterName"]) == ("GET", 200, "tasks@file")
+    assert line["request_X-Request-Id"] == "req-77"
+    assert line["ClientHost"] == "127.0.0.1"
+
+
+def test_unbuilt_operations_say_so_and_built_ones_pass(gateways: Gateways) -> None:
+    built = [Operation("GET", "/api/v1/tickets/list"), Operation("GET", "/api/v1/tickets/{ticket_id}/why")]
+    gateway = gateways.start("pending", not_built=NOT_BUILT, built=built)
+
+    def code(method: str, path: str) -> object:
+        answer = gateway.client.request(method, path)
+        return answer.json().get("code") if answer.status_code == 404 else answer.status_code
+
+    assert code("GET", "/api/v1/tickets/t1?x=1") == "edge.not_built_yet"
+    assert code("POST", "/api/v1/tickets/t1/block") == "edge.not_built_yet"
+    assert code("GET", "/ingest/a/b") == "edge.not_built_yet"
+    assert code("GET", "/api/v1/specs/s1/events") == "edge.not_built_yet"
+    assert gateway.client.head("/api/v1/tickets/t1").status_code == 404
+    answer = gateway.client.post("/api/v1/tickets/t1/block")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["operation"] == "POST /api/v1/tickets/{ticket_id}/block"
+    for method, path in (
+        ("PATCH", "/api/v1/tickets/t1"),
+        ("OPTIONS", "/api/v1/tickets/t1"),
+        ("GET", "/api/v1/tickets/list"),
+        ("GET", "/api/v1/tickets/t1/why"),
+        ("GET", "/api/v1/tickets/t1/block"),
+        ("GET", "/api/v1/specs/s1"),
+        ("POST", "/ingest/a/b"),
+    ):
+        assert code(method, path) == 200, path
+
+
+def test_a_service_without_instances_is_a_problem_until_it_is_back(gateways: Gateways, upstreams: Upstreams) -> None:
+    gateway = gateways.start("empty", instances={"vcs": []})
+    answer = gateway.client.get("/api/v1/commits/c1", headers={"Origin": "http://localhost:3000"})
+    assert answer.status_code == 502
+    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+    assert answer.json()["code"] == "edge.service_unavailable"
+    assert gateway.client.get("/api/v1/tasks/t1").status_code == 200
+    port = int(gateway.url.rpartition(":")[2])
+    options = Options(access_log=str(gateway.access_log))
+    render({"gateway": port, **upstreams.ports}, gateway.directory, options=options, not_built=[], built=[])
+    eventually(lambda: gateway.client.get("/api/v1/commits/c1").status_code == 200, "the rewritten file is followed")
