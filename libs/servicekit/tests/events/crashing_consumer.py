@@ -1,4 +1,4 @@
-"""Handles one batch, commits it and dies before the acknowledgement: `crashing_consumer.py <database url> <NATS url>`."""
+"""Commits one batch and dies before the acknowledgement: `crashing_consumer.py <database url> <NATS url>`."""
 
 from __future__ import annotations
 

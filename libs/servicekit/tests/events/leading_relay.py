@@ -17,8 +17,10 @@ async def main() -> None:
     await bus.start()
     relay = Relay(Database(settings), bus, "identity", idle_limit_ms=1_500)
     task = asyncio.create_task(relay.run())
-    while not relay.leads:
+    while True:
         await asyncio.sleep(0.01)
+        if relay.leads:
+            break
     sys.stdout.write("leads\n")
     sys.stdout.flush()
     await task

@@ -64,7 +64,8 @@ async def test_late_commits_of_concurrent_writers_are_not_skipped(kit: Any) -> N
             async with raw.transaction():
                 await raw.execute("SELECT pg_advisory_xact_lock(1000 + $1)", writer % 4)
                 await raw.execute(
-                    """INSERT INTO outbox (event_id, subject, aggregate_type, aggregate_id, version, occurred_at, payload)
+                    """INSERT INTO outbox
+                           (event_id, subject, aggregate_type, aggregate_id, version, occurred_at, payload)
                        VALUES (gen_random_uuid(), 'identity.user.updated.v1', 'user', $1, $2, now(), '')""",
                     f"w-{writer}",
                     version,

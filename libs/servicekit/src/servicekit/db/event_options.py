@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 _OPTION = "omoios.options.v1.event"
@@ -25,13 +25,13 @@ class EventType:
         return self.subject.partition(".")[0]
 
 
-def describe(descriptor: Descriptor) -> EventType | None:
+def describe(descriptor: Any) -> EventType | None:
     """Return the event option of a message, None where it carries none."""
     try:
-        extension = descriptor.file.pool.FindExtensionByName(_OPTION)
+        extension: Any = descriptor.file.pool.FindExtensionByName(_OPTION)
     except KeyError:
         return None
-    options = descriptor.GetOptions()
+    options: Any = descriptor.GetOptions()
     if not options.HasExtension(extension):
         return None
     value = options.Extensions[extension]

@@ -118,7 +118,8 @@ class Bus:
 
     async def _connect(self) -> None:
         settings = self._settings
-        options: dict[str, Any] = {}
+        # The library says int and hands it to asyncio.sleep.
+        options: dict[str, Any] = {"reconnect_time_wait": RECONNECT_WAIT_S}
         if settings.nats_user is not None:
             options["user"] = settings.nats_user
         if settings.nats_password is not None:
@@ -130,7 +131,6 @@ class Bus:
                     name=settings.instance,
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=RECONNECT_WAIT_S,
                     connect_timeout=2,
                     ping_interval=5,
                     max_outstanding_pings=2,

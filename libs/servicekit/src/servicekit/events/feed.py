@@ -68,7 +68,10 @@ class PullFeed:
         self._arrived.set()
 
     async def take(self, timeout_s: float) -> list[Msg]:
-        """Return up to 100 messages in their order, an empty list when none came within `timeout_s` or before `interrupted`."""
+        """Return up to 100 messages in their order.
+
+        The list is empty when none came within `timeout_s`, or before `interrupted`.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             await self._request()
@@ -102,10 +105,9 @@ class PullFeed:
         if message.reply:
             self._buffer.append(message)
             self._wanted -= 1
-        elif message.headers and "Status" in message.headers:
+        elif message.headers and message.headers.get("Status", "100") != "100":
             # 404, 408 and 409 end the request: nothing there, expired, or the server's limits.
-            if message.headers["Status"] != "100":
-                self._wanted = 0
+            self._wanted = 0
         self._arrived.set()
         if self._wanted <= 0 and message.reply:
             await self._request()

@@ -232,17 +232,16 @@ class ConsumerLoop:
                         await message.in_progress()
 
         def tick() -> None:
-            nonlocal handle
             task = loop.create_task(beat())
             beating.add(task)
             task.add_done_callback(beating.discard)
-            handle = loop.call_later(interval, tick)
+            timers.append(loop.call_later(interval, tick))
 
-        handle = loop.call_later(interval, tick)
+        timers = [loop.call_later(interval, tick)]
         try:
             yield
         finally:
-            handle.cancel()
+            timers[-1].cancel()
 
     def _measure(self, deliveries: Sequence[Delivery], fresh: int) -> None:
         metrics.consumed.labels(self._durable).inc(fresh)

@@ -94,7 +94,9 @@ class Relay:
             synchronous_commit="off",
         )
         try:
-            while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LEADER_LOCK):
+            while True:
+                if await connection.fetchval("SELECT pg_try_advisory_lock($1)", LEADER_LOCK):
+                    break
                 await asyncio.sleep(STANDBY_S)
             self.leads = True
             self._reconnected = True
@@ -167,7 +169,8 @@ class Relay:
 
 async def unpublish(connection: Any, before: datetime) -> int:
     """Have everything published before a moment sent again, oldest first; return how many rows that are."""
-    total, last = 0, 0
+    total: int = 0
+    last: int = 0
     while True:
         row = await connection.fetchrow(_UNPUBLISH, before, last)
         total += row["undone"]

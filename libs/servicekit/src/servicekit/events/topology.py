@@ -203,12 +203,12 @@ async def _apply_to(plan: Plan, options: Mapping[str, Any], url: str) -> list[st
         await client.close()
 
 
-def nats_address() -> tuple[str, dict[str, str]]:
+def nats_address() -> tuple[str, dict[str, Any]]:
     """Return address and credentials of NATS from the environment (`OMOIOS_NATS_*`)."""
     from servicekit.settings import ServiceSettings
 
     settings = ServiceSettings()
-    options: dict[str, str] = {}
+    options: dict[str, Any] = {}
     if settings.nats_user is not None:
         options["user"] = settings.nats_user
     if settings.nats_password is not None:

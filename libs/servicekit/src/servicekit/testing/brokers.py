@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import replace
-from typing import Any
 
 from nats.aio.client import Client
 
@@ -23,12 +22,16 @@ def worker_name() -> str:
 
 def start_nats(run: TestRun) -> EmbeddedNats:
     """Start this worker's NATS. Its files are not forced to disk: tests of durability start their own."""
-    return _start(run, EmbeddedNats(run.directory / f"nats-{worker_name()}", free_port(), sync_always=False))
+    server = EmbeddedNats(run.directory / f"nats-{worker_name()}", free_port(), sync_always=False)
+    _start(run, server)
+    return server
 
 
 def start_redis(run: TestRun) -> EmbeddedRedis:
     """Start this worker's Redis."""
-    return _start(run, EmbeddedRedis(run.directory / f"redis-{worker_name()}", free_port()))
+    server = EmbeddedRedis(run.directory / f"redis-{worker_name()}", free_port())
+    _start(run, server)
+    return server
 
 
 def stop(run: TestRun, part: EmbeddedPart) -> None:
@@ -37,10 +40,10 @@ def stop(run: TestRun, part: EmbeddedPart) -> None:
     run.forget(part.directory.name)
 
 
-def _start(run: TestRun, part: Any) -> Any:
+def _start(run: TestRun, part: EmbeddedPart) -> None:
     part.start(timeout_s=30)
+    assert part.pid is not None
     run.record(part.directory.name, part.pid)
-    return part
 
 
 async def wipe_nats(url: str) -> None:

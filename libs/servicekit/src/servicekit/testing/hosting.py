@@ -27,12 +27,14 @@ class HostedSigning(Signing):
 
     async def member(self, *args: Any, **kw: Any) -> None:
         """Write a membership row into each database as identity's event would."""
-        for self.db in self.databases:
+        for database in self.databases:
+            self.db = database
             await super().member(*args, **kw)
 
     async def revoke(self, principal_type: str, principal_id: str) -> None:
         """Write a revocation of now into each database as identity's event would."""
-        for self.db in self.databases:
+        for database in self.databases:
+            self.db = database
             await super().revoke(principal_type, principal_id)
 
 
@@ -103,7 +105,7 @@ class ServiceHosts:
             await task
 
 
-async def _serve(service: Service, started: asyncio.Future[Running], stop: asyncio.Event, **options: bool) -> None:
+async def _serve(service: Service, started: asyncio.Future[Running], stop: asyncio.Event, **options: Any) -> None:
     try:
         async with running(service, **options) as found:
             started.set_result(found)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from servicekit.auth.access import AccessTable
+from servicekit.auth.access import WITHOUT_TOKEN, AccessTable
 from servicekit.errors import UNAUTHENTICATED
-from servicekit.rpc.interceptor import WITHOUT_TOKEN
 from servicekit.rpc.server import RpcServer, RpcServicer
 from servicekit.settings import ServiceSettings
 

@@ -12,6 +12,13 @@ down_revision = None
 def upgrade() -> None:
     create_kit_tables(op)
     op.create_table(
+        "items",
+        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_items"),
+    )
+    op.create_table(
         "things",
         sa.Column("id", sa.Text, nullable=False),
         sa.Column("name", sa.Text, nullable=False),

@@ -1,0 +1,95 @@
+"""`python -m servicekit.events.dlq list|replay`: what could not be handled, and another try.
+
+Reads `OMOIOS_NATS_*`; a replay needs a user that may publish every service's subjects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fnmatch
+import json
+import sys
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError
+from nats.aio.client import Client
+
+from servicekit.events import deadletters
+from servicekit.events.deadletters import DeadLetter
+from servicekit.events.registry import message_class_of
+from servicekit.events.topology import nats_address
+
+
+def readable(subject: str, payload: bytes) -> Any:
+    """Return an event's body as JSON values, its bytes as hexadecimal text where nothing here can read it."""
+    message_class = message_class_of(subject)
+    if message_class is not None:
+        try:
+            return MessageToDict(message_class.FromString(payload), preserving_proto_field_name=True)
+        except DecodeError:
+            pass
+    return payload.hex()
+
+
+def as_json(letter: DeadLetter) -> str:
+    """Return one line of `list`."""
+    return json.dumps(
+        {
+            "sequence": letter.sequence,
+            "time": letter.time,
+            "subject": letter.subject,
+            "event_id": letter.event_id,
+            "durable": letter.durable,
+            "deliveries": letter.deliveries,
+            "reason": letter.reason,
+            "body": readable(letter.subject, letter.payload),
+        }
+    )
+
+
+def wanted(letter: DeadLetter, durable: str, subject: str, sequences: set[int]) -> bool:
+    """Tell whether a letter matches the patterns; an empty set of sequences is all."""
+    return (
+        fnmatch.fnmatchcase(letter.durable, durable)
+        and fnmatch.fnmatchcase(letter.subject, subject)
+        and (not sequences or letter.sequence in sequences)
+    )
+
+
+async def run(options: argparse.Namespace, url: str, credentials: dict[str, Any]) -> int:
+    """List or replay; returns how many letters matched."""
+    client = Client()
+    await client.connect(url, connect_timeout=5, max_reconnect_attempts=3, **credentials)
+    count = 0
+    try:
+        js = client.jetstream(timeout=10)
+        async for letter in deadletters.letters(js):
+            if not wanted(letter, options.durable, options.subject, set(options.sequence)):
+                continue
+            if options.command == "replay":
+                await deadletters.replay(js, letter)
+            print(as_json(letter))
+            count += 1
+    finally:
+        await client.close()
+    return count
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the process' exit code."""
+    parser = argparse.ArgumentParser(prog="python -m servicekit.events.dlq", description=__doc__)
+    parser.add_argument("command", choices=["list", "replay"])
+    parser.add_argument("sequence", nargs="*", type=int, help="only these places in the stream DLQ")
+    parser.add_argument("--durable", default="*", help="pattern, for example 'billing-*'")
+    parser.add_argument("--subject", default="*", help="pattern, for example 'workflow.task.*'")
+    options = parser.parse_args(arguments)
+    url, credentials = nats_address()
+    count = asyncio.run(run(options, url, credentials))
+    print(f"{count} dead letters {'replayed' if options.command == 'replay' else 'listed'}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
