@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx2
 import pytest
 from fastapi import APIRouter
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from servicekit.http import body_limit
+from servicekit.http.body import too_deep
 
 JSON = {"content-type": "application/json"}
 
@@ -68,6 +72,28 @@ async def test_unusable_json_names_its_place(serve: Any, body: bytes, loc: list[
     first = found["detail"][0]
     assert (first["loc"], first["type"]) == (loc, kind)
     assert {"type", "loc", "msg", "input"} <= first.keys()
+
+
+@given(
+    st.recursive(
+        st.none() | st.text(alphabet='[]{}"\\\\a', max_size=6),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet='"\\\\[{', max_size=3), inner, max_size=2)
+        ),
+        max_leaves=12,
+    ),
+    st.integers(min_value=1, max_value=70),
+    st.booleans(),
+)
+def test_depth_is_counted_exactly(document: Any, wrap: int, alternate: bool) -> None:
+    def depth(value: Any) -> int:
+        if isinstance(value, dict):
+            value = list(value.values())
+        return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
+
+    for level in range(wrap):
+        document = {"]": document, "b": "[" * 70} if alternate and level % 2 else ["]", document]
+    assert too_deep(json.dumps(document).encode()) is (depth(document) > 64)
 
 
 async def test_what_is_just_allowed_passes(serve: Any) -> None:
