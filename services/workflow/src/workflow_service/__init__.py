@@ -1,0 +1,1 @@
+"""The workflow service: projects, specs, tickets, tasks and the one transition engine."""

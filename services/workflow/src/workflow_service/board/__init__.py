@@ -1,0 +1,1 @@
+"""The board: tickets by column, moves, limits on work in progress."""

@@ -1,0 +1,96 @@
+"""Typed calls of the services below: vcs and billing. Every call has a deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from omoios.billing.v1 import billing_pb2, billing_pb2_grpc
+from omoios.vcs.v1 import vcs_pb2, vcs_pb2_grpc
+from servicekit.rpc import RpcChannels
+
+# A bind or a merge only writes an intent at vcs; a reservation is one transaction at billing.
+VCS_TIMEOUT_S = 3.0
+BILLING_TIMEOUT_S = 3.0
+
+
+class VcsClient:
+    """Repositories and merges."""
+
+    def __init__(self, channels: RpcChannels) -> None:
+        self._channels = channels
+
+    @cached_property
+    def _stub(self) -> Any:
+        return vcs_pb2_grpc.VcsServiceStub(self._channels.channel("vcs"))
+
+    async def bind_repository(
+        self, project_id: str, organization_id: str, url: str, default_branch: str, github_owner: str, github_repo: str
+    ) -> vcs_pb2.Repository:
+        """Binds the project's repository, or tells how the binding stands. Idempotent for the same URL."""
+        response = await self._stub.BindRepository(
+            vcs_pb2.BindRepositoryRequest(
+                project_id=project_id,
+                organization_id=organization_id,
+                url=url,
+                default_branch=default_branch,
+                github_owner=github_owner,
+                github_repo=github_repo,
+            ),
+            timeout=VCS_TIMEOUT_S,
+        )
+        return response.repository
+
+    async def start_merge(self, request: vcs_pb2.StartMergeRequest) -> str:
+        """Asks for a merge; its outcomes come as events. Idempotent per merge id."""
+        response = await self._stub.StartMerge(request, timeout=VCS_TIMEOUT_S)
+        return response.merge_id
+
+    async def merges(self, merge_ids: Sequence[str]) -> list[vcs_pb2.Merge]:
+        """How these merges stand; unknown ones are left out."""
+        response = await self._stub.BatchGetMerges(
+            vcs_pb2.BatchGetMergesRequest(merge_ids=merge_ids), timeout=VCS_TIMEOUT_S
+        )
+        return list(response.merges)
+
+    async def count_commits(self, project_ids: Sequence[str]) -> dict[str, int]:
+        """Number of commits linked, by project."""
+        response = await self._stub.BatchCountCommits(
+            vcs_pb2.BatchCountCommitsRequest(project_ids=project_ids), timeout=VCS_TIMEOUT_S
+        )
+        return {item.project_id: item.commits for item in response.counts}
+
+
+class BillingClient:
+    """Reservations and limits."""
+
+    def __init__(self, channels: RpcChannels) -> None:
+        self._channels = channels
+
+    @cached_property
+    def _stub(self) -> Any:
+        return billing_pb2_grpc.BillingServiceStub(self._channels.channel("billing"))
+
+    async def reserve(
+        self, execution_id: str, organization_id: str, spec_id: str, project_id: str, budget_micro_usd: int
+    ) -> billing_pb2.Reservation:
+        """Reserves a slot and the budget for an execution. Raises PAYMENT_REQUIRED when the plan does not allow it."""
+        response = await self._stub.ReserveExecution(
+            billing_pb2.ReserveExecutionRequest(
+                execution_id=execution_id,
+                organization_id=organization_id,
+                spec_id=spec_id,
+                project_id=project_id,
+                budget_micro_usd=budget_micro_usd,
+            ),
+            timeout=BILLING_TIMEOUT_S,
+        )
+        return response.reservation
+
+    async def agents_limits(self, organization_ids: Sequence[str]) -> dict[str, int]:
+        """How many tasks may run at once, by organization; -1 means no limit."""
+        response = await self._stub.BatchGetLimits(
+            billing_pb2.BatchGetLimitsRequest(organization_ids=organization_ids), timeout=BILLING_TIMEOUT_S
+        )
+        return {limits.organization_id: limits.agents_limit for limits in response.limits}

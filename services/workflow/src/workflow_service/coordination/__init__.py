@@ -1,0 +1,1 @@
+"""Executions of specs and the order of their merges."""

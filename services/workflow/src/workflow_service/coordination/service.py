@@ -1,0 +1,176 @@
+"""Executions of specs: begin, pause, cancel, finish; and what follows when tasks change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from servicekit.db import Database, Tx
+
+from workflow_service import events
+from workflow_service.coordination import rules, store
+from workflow_service.coordination.merges_service import MergeQueue
+from workflow_service.coordination.rules import Tally
+from workflow_service.coordination.tables import Execution
+from workflow_service.engine.service import EngineService
+from workflow_service.queue import rules as queue_rules
+from workflow_service.queue.merges_service import TaskMerges
+from workflow_service.queue.rules import Hold
+from workflow_service.queue.service import QueueService, TaskChange
+
+SWEEP_BATCH = 200
+
+
+class ExecutionFollower(Protocol):
+    """A room above that keeps the spec in step with its execution."""
+
+    async def execution_changed(self, tx: Tx, execution: Execution, found: Tally) -> None:
+        """The execution went on, was paused or ended, in this transaction."""
+
+
+class CoordinationService:
+    """One execution of a spec at a time; it ends once, when all of its tasks have ended and are merged."""
+
+    def __init__(
+        self, db: Database, queue: QueueService, engine: EngineService, tasks: TaskMerges, merges: MergeQueue
+    ) -> None:
+        self._db = db
+        self._queue = queue
+        self._engine = engine
+        self._tasks = tasks
+        self._merges = merges
+        self._followers: list[ExecutionFollower] = []
+
+    def follow(self, follower: ExecutionFollower) -> None:
+        """Have `follower` told of every change of an execution."""
+        self._followers.append(follower)
+
+    async def open_of(self, tx: Tx, spec_id: str) -> Execution | None:
+        """The open execution of a spec."""
+        return await store.open_of_spec(tx, spec_id)
+
+    async def get(self, tx: Tx, execution_id: str) -> Execution | None:
+        """One execution."""
+        return await store.get(tx, execution_id)
+
+    async def begin(self, tx: Tx, execution: Execution) -> int | None:
+        """Begin an execution whose reservation is held; the number of tasks to do, None when one is open already."""
+        if not await store.add_execution(tx, execution):
+            return None
+        to_do, total = await self._tasks.begin(tx, execution.spec_id, execution.id)
+        if to_do:
+            row = await self._locked(tx, execution.id)
+            assert row is not None
+            events.execution_started(tx, row, total)
+            await self._merges.queue(tx, row.spec_id, row.id)
+            await self._tell(tx, row)
+        return to_do
+
+    async def pause(self, tx: Tx, spec_id: str, reason: str) -> Execution | None:
+        """Nothing new is claimed; what runs goes on. None when nothing runs; pausing twice is pausing once."""
+        return await self._set_paused(tx, spec_id, True, reason)
+
+    async def resume(self, tx: Tx, spec_id: str) -> Execution | None:
+        """Claims go on. None when nothing is open."""
+        return await self._set_paused(tx, spec_id, False, "")
+
+    async def _set_paused(self, tx: Tx, spec_id: str, paused: bool, reason: str) -> Execution | None:
+        found = await store.open_of_spec(tx, spec_id)
+        execution = await self._locked(tx, found.id) if found else None
+        if execution is None or execution.state not in rules.OPEN:
+            return None
+        if execution.state != ("paused" if paused else "running"):
+            execution.state = "paused" if paused else "running"
+            execution.reason = reason or None
+            execution.version += 1
+            await tx.session.flush()
+            await self._queue.hold_execution(tx, execution.id, Hold.SPEC_PAUSED, paused)
+            if paused:
+                events.execution_paused(tx, execution, reason)
+            else:
+                events.execution_resumed(tx, execution)
+            await self._tell(tx, execution)
+        return execution
+
+    async def cancel(self, tx: Tx, spec_id: str, reason: str) -> Execution | None:
+        """End an execution: waiting tasks are cancelled, running ones too, their sandboxes by event. None when none."""
+        found = await store.open_of_spec(tx, spec_id)
+        execution = await self._locked(tx, found.id) if found else None
+        if execution is None or execution.state not in rules.OPEN:
+            return None
+        await self._tasks.cancel_rest(tx, execution.id, rules.NOT_ENDED, reason)
+        await self._finish(tx, execution, "cancelled", reason)
+        return execution
+
+    async def tasks_changed(self, tx: Tx, changes: Sequence[TaskChange]) -> None:
+        """Go on after tasks started, ended or were queued again."""
+        for change in changes:
+            task, status = change.task, change.task.status
+            if status == queue_rules.RUNNING:
+                await self._engine.work_started(tx, task.ticket_id)
+            elif task.resolves_task_id is not None:
+                await self._resolution_changed(tx, change)
+        for execution_id in dict.fromkeys(change.task.execution_id for change in changes):
+            if execution_id is not None:
+                await self._go_on(tx, execution_id)
+        for change in changes:
+            if queue_rules.dependency_met(change.task.status, change.task.merge_state):
+                await self._engine.work_ended(tx, change.task.ticket_id, change.task.phase_id)
+
+    async def _resolution_changed(self, tx: Tx, change: TaskChange) -> None:
+        task, status = change.task, change.task.status
+        if status == queue_rules.COMPLETED and task.merge_state == queue_rules.MERGE_NONE:
+            # It found nothing to change: the target holds all that the conflicting branch wanted.
+            await self.tasks_changed(tx, await self._tasks.merged(tx, task))
+        elif status in (queue_rules.FAILED, queue_rules.CANCELLED):
+            await self._tasks.lost(tx, task, "The conflict was not resolved.")
+        elif status == queue_rules.PENDING and change.old_status in (queue_rules.FAILED, queue_rules.CANCELLED):
+            await self._tasks.resolving_again(tx, task)
+
+    async def _go_on(self, tx: Tx, execution_id: str) -> None:
+        execution = await self._locked(tx, execution_id)
+        if execution is None or execution.state not in rules.OPEN:
+            return
+        await self._merges.queue(tx, execution.spec_id, execution_id)
+        found = rules.tally(await self._tasks.counts(tx, execution_id))
+        outcome = rules.outcome(found)
+        if outcome is None:
+            await self._tell(tx, execution, found)
+            return
+        if found.stuck:
+            await self._tasks.cancel_rest(tx, execution_id, ("pending",), "dependency_failed")
+        await self._finish(tx, execution, outcome, None)
+
+    async def _finish(self, tx: Tx, execution: Execution, outcome: str, reason: str | None) -> None:
+        """Once: the row is locked and was open."""
+        found = rules.tally(await self._tasks.counts(tx, execution.id))
+        execution.state = outcome
+        execution.reason = reason
+        execution.finished_at = await store.now(tx)
+        execution.tasks_completed = found.done
+        execution.tasks_failed = found.failed
+        execution.tasks_cancelled = found.cancelled
+        execution.version += 1
+        await tx.session.flush()
+        await self._tasks.close(tx, execution.id)
+        events.execution_finished(tx, execution)
+        await self._tell(tx, execution, found)
+
+    async def sweep(self) -> int:
+        """Finish executions and queue merges where the transaction that should have done so did not."""
+        async with self._db.reader() as tx:
+            open_now = await store.open_executions(tx, "", SWEEP_BATCH)
+        for execution_id in open_now:
+            async with self._db.uow() as tx:
+                await self._go_on(tx, execution_id)
+        return len(open_now)
+
+    async def _locked(self, tx: Tx, execution_id: str) -> Execution | None:
+        await self._tasks.lock_execution(tx, execution_id)
+        return await store.get(tx, execution_id, lock=True)
+
+    async def _tell(self, tx: Tx, execution: Execution, found: Tally | None = None) -> None:
+        if found is None:
+            found = rules.tally(await self._tasks.counts(tx, execution.id))
+        for follower in self._followers:
+            await follower.execution_changed(tx, execution, found)

@@ -1,0 +1,131 @@
+"""SQL of executions and merges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from servicekit.db import Tx
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from workflow_service.coordination.tables import Execution, Merge
+from workflow_service.queue.tables import Task, TaskDependency
+
+
+async def now(tx: Tx) -> datetime:
+    """The database's clock."""
+    value = await tx.session.scalar(select(func.clock_timestamp()))
+    assert value is not None
+    return value
+
+
+async def add_execution(tx: Tx, execution: Execution) -> bool:
+    """Insert; False when the spec has an open execution."""
+    columns = ("id", "organization_id", "project_id", "spec_id", "reservation_id", "budget_micro_usd")
+    values = {name: getattr(execution, name) for name in (*columns, "target_branch", "started_by")}
+    inserted = await tx.session.scalar(
+        upsert(Execution).values(values).on_conflict_do_nothing().returning(Execution.id)
+    )
+    return inserted is not None
+
+
+async def get(tx: Tx, execution_id: str, *, lock: bool = False) -> Execution | None:
+    """One execution, locked on request."""
+    statement = select(Execution).where(Execution.id == execution_id)
+    if lock:
+        statement = statement.with_for_update().execution_options(populate_existing=True)
+    return (await tx.session.scalars(statement)).one_or_none()
+
+
+async def open_of_spec(tx: Tx, spec_id: str) -> Execution | None:
+    """The open execution of a spec."""
+    return (
+        await tx.session.scalars(
+            select(Execution).where(Execution.spec_id == spec_id, Execution.state.in_(("running", "paused")))
+        )
+    ).one_or_none()
+
+
+async def open_executions(tx: Tx, after: str, limit: int) -> list[str]:
+    """Open executions by id."""
+    rows = await tx.session.scalars(
+        select(Execution.id)
+        .where(Execution.state.in_(("running", "paused")), Execution.id > after)
+        .order_by(Execution.id)
+        .limit(limit)
+    )
+    return list(rows.all())
+
+
+async def merges_to_do(tx: Tx, spec_id: str) -> list[Task]:
+    """Completed tasks of a spec whose branches wait for a merge that has not been asked for, oldest first."""
+    rows = await tx.session.scalars(
+        select(Task)
+        .where(Task.spec_id == spec_id, Task.merge_state == "pending", Task.merge_id.is_(None), Task.status == "completed")
+        .order_by(Task.completed_at, Task.id)
+    )
+    return list(rows.all())
+
+
+async def specs_with_merges_to_do(tx: Tx, limit: int) -> list[tuple[str, str | None]]:
+    """(spec, execution) where a branch waits for a merge and none is open: a queueing that was missed."""
+    rows = await tx.session.execute(
+        select(Task.spec_id, func.max(Task.execution_id))
+        .where(
+            Task.spec_id.is_not(None),
+            Task.merge_state == "pending",
+            Task.merge_id.is_(None),
+            Task.status == "completed",
+            ~select(Merge.id)
+            .where(Merge.spec_id == Task.spec_id, Merge.state.in_(("intent", "started")))
+            .correlate(Task)
+            .exists(),
+        )
+        .group_by(Task.spec_id)
+        .limit(limit)
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+async def edges_among(tx: Tx, ids: Sequence[str]) -> list[tuple[str, str]]:
+    """(before, after) among these tasks."""
+    rows = await tx.session.execute(
+        select(TaskDependency.depends_on_id, TaskDependency.task_id).where(
+            TaskDependency.task_id.in_(ids), TaskDependency.depends_on_id.in_(ids)
+        )
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+async def add_merge(tx: Tx, merge: Merge) -> bool:
+    """Insert an intent; False when the spec has an open merge."""
+    values = {
+        "id": merge.id,
+        "organization_id": merge.organization_id,
+        "project_id": merge.project_id,
+        "spec_id": merge.spec_id,
+        "target_branch": merge.target_branch,
+        "items": merge.items,
+    }
+    inserted = await tx.session.scalar(upsert(Merge).values(values).on_conflict_do_nothing().returning(Merge.id))
+    return inserted is not None
+
+
+async def get_merge(tx: Tx, merge_id: str, *, lock: bool = False) -> Merge | None:
+    """One merge, locked on request."""
+    statement = select(Merge).where(Merge.id == merge_id)
+    if lock:
+        statement = statement.with_for_update().execution_options(populate_existing=True)
+    return (await tx.session.scalars(statement)).one_or_none()
+
+
+async def due_merges(tx: Tx, limit: int) -> list[Merge]:
+    """Merges to ask for, and those without news for long."""
+    rows = await tx.session.scalars(
+        select(Merge)
+        .where(Merge.state.in_(("intent", "started")), Merge.due_at <= func.clock_timestamp())
+        .order_by(Merge.due_at)
+        .limit(limit)
+    )
+    return list(rows.all())

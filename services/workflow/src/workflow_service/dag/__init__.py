@@ -1,0 +1,1 @@
+"""Directed acyclic graphs: order, cycles, the longest chain. No tables."""

@@ -1,0 +1,1 @@
+"""The transition engine: tickets, their phases, statuses and gates, and every move between them."""

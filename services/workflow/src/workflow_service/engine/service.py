@@ -1,0 +1,334 @@
+"""The one way a ticket changes: every move, whoever asks for it, is decided, written and told here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from servicekit.auth import Principal
+from servicekit.db import Database, Tx
+from servicekit.errors import AppError
+from servicekit.ids import new_id
+
+from workflow_service import events
+from workflow_service.engine import rules, store
+from workflow_service.engine.rules import Artifact, GateReport, Move, Refusal, TicketState
+from workflow_service.engine.tables import Ticket
+from workflow_service.errors import TICKET_NOT_FOUND, TRANSITION_REFUSED
+from workflow_service.queue.draft_rules import TaskDraft
+from workflow_service.queue.rules import Hold
+from workflow_service.queue.service import QueueService
+
+FOLD_BATCH = 20_000
+COLLECTED_BY_WORKFLOW = "workflow"
+_TICKET_DEFAULTS: Mapping[str, Any] = {
+    "spec_id": None,
+    "requirement_id": None,
+    "description": None,
+    "phase_id": rules.BACKLOG,
+    "context": {},
+    "approval_status": "approved",
+    "approval_deadline_at": None,
+    "requested_by_agent_id": None,
+    "user_id": None,
+}
+
+
+class EngineService:
+    """Tickets and their transitions. Joins the transactions of its callers."""
+
+    def __init__(self, db: Database, queue: QueueService) -> None:
+        self._db = db
+        self._queue = queue
+
+    async def require(
+        self, tx: Tx, principal: Principal, permission: str, ticket_id: str, *, lock: bool = False
+    ) -> Ticket:
+        """The ticket, if the caller has `permission` there; 404 where it is unknown or foreign."""
+        ticket = await store.get(tx, ticket_id)
+        if ticket is None:
+            raise TICKET_NOT_FOUND()
+        principal.require(permission, ticket.organization_id, missing=TICKET_NOT_FOUND)
+        if lock:
+            # Tasks before their ticket: whoever ends a task moves its ticket after it.
+            await self._queue.lock_ticket(tx, ticket_id)
+            ticket = await store.get(tx, ticket_id, lock=True)
+            if ticket is None:
+                raise TICKET_NOT_FOUND()
+        return ticket
+
+    async def create(self, tx: Tx, rows: Sequence[Mapping[str, Any]]) -> list[Ticket]:
+        """Make tickets. Each row: organization_id, project_id, title, priority and what else is not the default.
+
+        The status is that of the phase.
+        """
+        full = []
+        for row in rows:
+            values = {**_TICKET_DEFAULTS, "id": new_id(), **row}
+            values["status"] = rules.status_of(values["phase_id"])
+            full.append(values)
+        await store.add_all(tx, full)
+        by_id = {ticket.id: ticket for ticket in await store.get_many(tx, [row["id"] for row in full])}
+        tickets = [by_id[row["id"]] for row in full]
+        for ticket in tickets:
+            events.ticket_created(tx, ticket)
+        return tickets
+
+    async def holds(self, tx: Tx, ticket: Ticket) -> int:
+        """The holds that a ticket lays on its tasks."""
+        holds = 0
+        if ticket.approval_status != "approved":
+            holds |= Hold.TICKET_NOT_APPROVED
+        if ticket.is_blocked:
+            holds |= Hold.TICKET_BLOCKED
+        if any(status != "done" for _, _, status in await store.blockers(tx, [ticket.id])):
+            holds |= Hold.TICKET_WAITS
+        return int(holds)
+
+    async def enqueue(
+        self, tx: Tx, ticket: Ticket, task_type: str, phase_id: str, config: Mapping[str, Any], title: str | None = None
+    ) -> str:
+        """Queue one task of a ticket; returns its id."""
+        draft = TaskDraft(
+            id=new_id(),
+            organization_id=ticket.organization_id,
+            project_id=ticket.project_id,
+            ticket_id=ticket.id,
+            title=title or f"{task_type}: {ticket.title[:50]}",
+            description=ticket.description,
+            task_type=task_type,
+            phase_id=phase_id,
+            priority=ticket.priority,
+            holds=await self.holds(tx, ticket),
+            execution_config=dict(config),
+        )
+        await self._queue.create(tx, [draft])
+        return draft.id
+
+    async def edit(self, tx: Tx, ticket: Ticket, changes: Mapping[str, Any]) -> None:
+        """Change what is no move: title, description, priority, context, spec."""
+        real = {name: value for name, value in changes.items() if getattr(ticket, name) != value}
+        if not real:
+            return
+        for name, value in real.items():
+            setattr(ticket, name, value)
+        await self._touch(tx, ticket)
+        events.ticket_updated(tx, ticket, {name: value for name, value in real.items() if name != "context"})
+
+    async def hide(self, tx: Tx, spec_id: str, hidden: bool) -> None:
+        """Leave the tickets of a spec out of lists, boards and counts, or take them in again."""
+        await store.hide_of_spec(tx, spec_id, hidden)
+
+    # Moves
+
+    async def move_to_status(
+        self, tx: Tx, ticket: Ticket, to_status: str, by: str, reason: str, *, force: bool = False
+    ) -> Move:
+        """Move a locked ticket to a status. Raises 400 naming what is allowed."""
+        decision = rules.decide_status(_state(ticket), to_status, force=force)
+        if isinstance(decision, Refusal):
+            raise refused(decision)
+        await self._apply(tx, ticket, decision, by, reason)
+        return decision
+
+    async def move_to_phase(
+        self,
+        tx: Tx,
+        ticket: Ticket,
+        to_phase: str,
+        by: str,
+        reason: str,
+        *,
+        force: bool = False,
+        columns: tuple[str, str] = ("", ""),
+    ) -> Move | Refusal:
+        """Move a locked ticket to a phase; evidence is collected before the gate is asked. A refusal is returned."""
+        gate = rules.OPEN_GATE
+        if not force and rules.PHASES[ticket.phase_id].required_artifacts:
+            gate = await self.gate(tx, ticket, ticket.phase_id)
+        decision = rules.decide_phase(_state(ticket), to_phase, gate=gate, force=force)
+        if isinstance(decision, Move):
+            await self._apply(tx, ticket, decision, by, reason, columns)
+        return decision
+
+    async def move_automatically(self, tx: Tx, ticket: Ticket, move: rules.AutoMove, reason: str) -> None:
+        """What the workflow does by itself when work starts, or when all of it has ended well."""
+        target = rules.automatic_phase(_state(ticket), move)
+        if target is not None:
+            await self.move_to_phase(tx, ticket, target, COLLECTED_BY_WORKFLOW, reason, force=True)
+
+    async def work_started(self, tx: Tx, ticket_id: str) -> None:
+        """A task of this ticket runs: a ticket that has not come so far moves to implementation."""
+        ticket = await store.get(tx, ticket_id, lock=True)
+        if ticket is not None:
+            await self.move_automatically(tx, ticket, "start", "work on a task started")
+
+    async def work_ended(self, tx: Tx, ticket_id: str, phase_id: str) -> None:
+        """A task of this ticket is completed and merged. When all are, the ticket goes on.
+
+        After work of the implementation or a later phase it is done; after work of an earlier phase it takes the next
+        step of the chain if the gate lets it.
+        """
+        total, still_open = await store.task_counts(tx, ticket_id)
+        if total == 0 or still_open:
+            return
+        ticket = await store.get(tx, ticket_id, lock=True)
+        if ticket is None:
+            return
+        known = rules.known_phase(phase_id) or rules.IMPLEMENTATION
+        if rules.PHASES[known].sequence_order >= rules.PHASES[rules.IMPLEMENTATION].sequence_order:
+            await self.move_automatically(tx, ticket, "finish", "all tasks are completed")
+        else:
+            await self.progress(tx, ticket, COLLECTED_BY_WORKFLOW)
+
+    async def progress(self, tx: Tx, ticket: Ticket, by: str) -> Move | Refusal:
+        """Move a locked ticket one step along the chain of statuses, if the gate of its phase is met."""
+        if ticket.is_blocked or ticket.status == "done":
+            return Refusal(("the ticket is blocked or done",))
+        following = rules.next_status(ticket.status)
+        gate = await self.gate(tx, ticket, ticket.phase_id)
+        if following is None or not gate.met:
+            return Refusal(gate.reasons)
+        return await self.move_to_status(tx, ticket, following, by, "gate met")
+
+    async def _apply(
+        self, tx: Tx, ticket: Ticket, move: Move, by: str, reason: str, columns: tuple[str, str] = ("", "")
+    ) -> None:
+        was_blocked, previous_blocker = ticket.is_blocked, ticket.blocked_reason or ""
+        now = await store.now(tx)
+        ticket.previous_phase_id = move.from_phase
+        ticket.phase_id = move.to_phase
+        if move.to_status != ticket.status:
+            ticket.status_entered_at = now
+        ticket.status = move.to_status
+        if move.blocked:
+            ticket.is_blocked, ticket.blocked_reason = True, ticket.blocked_reason or "waiting_on_clarification"
+            ticket.blocked_at = ticket.blocked_at or now
+        elif move.clears_overlay:
+            ticket.is_blocked, ticket.blocked_reason, ticket.blocked_at = False, None, None
+        await self._touch(tx, ticket)
+        await store.add_history(
+            tx,
+            [
+                {
+                    "id": new_id(),
+                    "ticket_id": ticket.id,
+                    "from_phase": move.from_phase,
+                    "to_phase": move.to_phase,
+                    "from_status": move.from_status,
+                    "to_status": move.to_status,
+                    "transition_reason": reason or None,
+                    "transitioned_by": by,
+                }
+            ],
+        )
+        events.ticket_transitioned(tx, ticket, move, by, reason, *columns)
+        if ticket.is_blocked != was_blocked:
+            if ticket.is_blocked:
+                events.ticket_blocked(tx, ticket, "", by)
+            else:
+                events.ticket_unblocked(tx, ticket, previous_blocker, by)
+            await self._queue.hold_ticket(tx, ticket.id, Hold.TICKET_BLOCKED, ticket.is_blocked)
+        if (move.to_status == "done") != (move.from_status == "done"):
+            await self._let_waiting_go(tx, ticket)
+
+    async def _let_waiting_go(self, tx: Tx, ticket: Ticket) -> None:
+        """This ticket is done, or open again: work of tickets that wait for it may begin, or must wait."""
+        await tx.session.flush()
+        waiting = await store.blocked_by(tx, ticket.id)
+        still = {row[0] for row in await store.blockers(tx, waiting) if row[2] != "done"}
+        for ticket_id in waiting:
+            await self._queue.hold_ticket(tx, ticket_id, Hold.TICKET_WAITS, ticket_id in still)
+
+    async def block(self, tx: Tx, ticket: Ticket, blocker_type: str, remediation: str, by: str) -> bool:
+        """Set the overlay on a locked ticket and queue a remediation task; False when it is blocked or done."""
+        if not rules.can_block(_state(ticket)):
+            return False
+        ticket.is_blocked = True
+        ticket.blocked_reason = blocker_type
+        ticket.blocked_at = await store.now(tx)
+        await self._touch(tx, ticket)
+        events.ticket_blocked(tx, ticket, remediation, by)
+        await self._queue.hold_ticket(tx, ticket.id, Hold.TICKET_BLOCKED, True)
+        draft = TaskDraft(
+            id=new_id(),
+            organization_id=ticket.organization_id,
+            project_id=ticket.project_id,
+            ticket_id=ticket.id,
+            title=f"Remediate: {ticket.title[:50]}",
+            description=remediation or f"Remove what blocks the ticket: {blocker_type}.",
+            task_type="remediation",
+            phase_id=ticket.phase_id,
+            priority=ticket.priority,
+            # The remedy itself must be able to run while the ticket is blocked.
+            holds=await self.holds(tx, ticket) & ~int(Hold.TICKET_BLOCKED),
+        )
+        await self._queue.create(tx, [draft])
+        return True
+
+    async def unblock(self, tx: Tx, ticket: Ticket, by: str) -> bool:
+        """Clear the overlay of a locked ticket; it goes back to where it was. False when it was not blocked."""
+        if not ticket.is_blocked:
+            return False
+        if ticket.phase_id == rules.BLOCKED:
+            back = ticket.previous_phase_id or rules.BACKLOG
+            await self.move_to_phase(tx, ticket, back, by, "unblocked", force=True)
+            return True
+        previous, ticket.is_blocked, ticket.blocked_reason, ticket.blocked_at = ticket.blocked_reason, False, None, None
+        await self._touch(tx, ticket)
+        events.ticket_unblocked(tx, ticket, previous or "", by)
+        await self._queue.hold_ticket(tx, ticket.id, Hold.TICKET_BLOCKED, False)
+        return True
+
+    # Gates
+
+    async def gate(self, tx: Tx, ticket: Ticket, phase_id: str, *, collect: bool = True) -> GateReport:
+        """Evaluate a gate, after collecting the evidence that completed tasks of that phase left."""
+        if collect:
+            await self.collect(tx, ticket, phase_id)
+        found = [
+            Artifact(row.artifact_type, row.artifact_content or {}, row.artifact_path)
+            for row in await store.artifacts(tx, ticket.id, phase_id)
+        ]
+        total, still_open = await store.task_counts(tx, ticket.id, phase_id)
+        return rules.evaluate_gate(phase_id, found, total, still_open)
+
+    async def collect(self, tx: Tx, ticket: Ticket, phase_id: str) -> int:
+        """Take the artifacts that completed tasks of a phase reported into its evidence; how many are new."""
+        rows = []
+        for result in await store.task_results(tx, ticket.id, phase_id):
+            reported = result.get("artifacts")
+            for item in reported if isinstance(reported, list) else ():
+                if not isinstance(item, dict) or not isinstance(item.get("type"), str):
+                    continue
+                content, path = item.get("content"), item.get("path")
+                rows.append(
+                    {
+                        "ticket_id": ticket.id,
+                        "phase_id": phase_id,
+                        "artifact_type": item["type"][:100],
+                        "artifact_path": path if isinstance(path, str) else None,
+                        "artifact_content": content if isinstance(content, dict) else None,
+                        "collected_by": str(item.get("collected_by") or "system")[:255],
+                    }
+                )
+        return await store.add_artifacts(tx, rows)
+
+    async def fold_counts(self) -> int:
+        """Fold the counts' deltas, so that reading a count reads few rows."""
+        async with self._db.uow() as tx:
+            return await store.fold_counts(tx, FOLD_BATCH)
+
+    async def _touch(self, tx: Tx, ticket: Ticket) -> None:
+        ticket.version += 1
+        ticket.updated_at = await store.now(tx)
+        await tx.session.flush()
+
+
+def _state(ticket: Ticket) -> TicketState:
+    return TicketState(ticket.phase_id, ticket.status, ticket.is_blocked, ticket.previous_phase_id)
+
+
+def refused(decision: Refusal) -> AppError:
+    """The 400 of a move that is not legal."""
+    return TRANSITION_REFUSED("; ".join(decision.reasons) + ".")

@@ -1,0 +1,1 @@
+"""Dependency graphs with the critical path."""

@@ -1,0 +1,93 @@
+"""The composition root: everything this service is made of."""
+
+from __future__ import annotations
+
+from omoios.workflow.v1.workflow_pb2_grpc import add_WorkflowServiceServicer_to_server
+from servicekit.db import Database
+from servicekit.events import Bus, Resources
+from servicekit.host import Service, run
+from servicekit.rpc import RpcChannels, RpcServicer
+
+from workflow_service import errors
+from workflow_service.access import ACCESS
+from workflow_service.clients import BillingClient, VcsClient
+from workflow_service.coordination import consumers as coordination_consumers
+from workflow_service.coordination import jobs as coordination_jobs
+from workflow_service.coordination.merges_service import MergeQueue
+from workflow_service.coordination.service import CoordinationService
+from workflow_service.engine import jobs as engine_jobs
+from workflow_service.engine.rules import PHASES
+from workflow_service.engine.service import EngineService
+from workflow_service.projects import consumers as projects_consumers
+from workflow_service.projects import jobs as projects_jobs
+from workflow_service.projects import routes as projects_routes
+from workflow_service.projects.service import ProjectService
+from workflow_service.queue import consumers as queue_consumers
+from workflow_service.queue import jobs as queue_jobs
+from workflow_service.queue.claims_service import ClaimService
+from workflow_service.queue.merges_service import TaskMerges
+from workflow_service.queue.service import QueueService
+from workflow_service.rpc import WorkflowServicer
+from workflow_service.settings import Settings
+from workflow_service.specs import routes as specs_routes
+from workflow_service.specs.execution_service import SpecExecutionService
+from workflow_service.specs.lookup_service import LookupService
+from workflow_service.specs.service import SpecService
+
+
+def build(settings: Settings) -> Service:
+    """The service with all its parts, not started.
+
+    Rooms know only those below them; what happens below is told upwards by `follow`, inside the same transaction.
+    """
+    db = Database(settings)
+    channels = RpcChannels(settings)
+    vcs, billing = VcsClient(channels), BillingClient(channels)
+    queue = QueueService()
+    claims = ClaimService(db, queue, billing, settings)
+    projects = ProjectService(db, vcs, followers=[queue])
+    engine = EngineService(db, queue)
+    task_merges = TaskMerges(queue)
+    merges = MergeQueue(db, queue, task_merges, vcs)
+    coordination = CoordinationService(db, queue, engine, task_merges, merges)
+    specs = SpecService(db, projects, engine, queue, coordination)
+    execution = SpecExecutionService(db, specs, projects, coordination, billing)
+    queue.follow(coordination)
+    coordination.follow(execution)
+    lookup = LookupService(db, queue)
+    return Service(
+        name="workflow",
+        settings=settings,
+        access=ACCESS,
+        db=db,
+        channels=channels,
+        bus=Bus(settings),
+        resources=Resources(db, channels),
+        routers=[
+            projects_routes.router(projects, list(PHASES)),
+            specs_routes.router(specs, execution),
+        ],
+        servicers=[
+            RpcServicer(
+                add_WorkflowServiceServicer_to_server,
+                WorkflowServicer(claims, execution, lookup),
+                "omoios.workflow.v1.WorkflowService",
+            )
+        ],
+        consumers=[
+            projects_consumers.consumers(projects),
+            queue_consumers.consumers(claims),
+            coordination_consumers.consumers(merges, queue),
+        ],
+        jobs=[
+            *projects_jobs.jobs(projects),
+            *queue_jobs.jobs(claims),
+            *engine_jobs.jobs(engine),
+            *coordination_jobs.jobs(coordination, merges),
+        ],
+        errors=errors,
+    )
+
+
+if __name__ == "__main__":
+    run(build(Settings()))

@@ -1,0 +1,1 @@
+"""Phase registry and the phase operations of a ticket."""

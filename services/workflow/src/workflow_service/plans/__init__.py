@@ -1,0 +1,1 @@
+"""The plan format: markdown to requirements, design and tasks. No tables."""

@@ -1,0 +1,1 @@
+"""Projects and the repository each is bound to."""

@@ -1,0 +1,12 @@
+"""Clock work of projects."""
+
+from __future__ import annotations
+
+from servicekit.jobs import Job
+
+from workflow_service.projects.service import ProjectService
+
+
+def jobs(projects: ProjectService) -> list[Job]:
+    """Binding of repositories: soon after a project was made, again with backoff."""
+    return [Job("bind-repositories", every_s=0.3, run=projects.bind_due, leader=True)]

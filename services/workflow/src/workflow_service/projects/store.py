@@ -1,0 +1,83 @@
+"""SQL of projects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from servicekit.db import Tx
+from sqlalchemy import func, select
+
+from workflow_service.projects.tables import Project
+
+# A count of projects stops here; no organization comes near, and no answer depends on more.
+COUNT_LIMIT = 100_000
+
+
+async def add(tx: Tx, project: Project) -> None:
+    """Insert; raises IntegrityError when the name is taken."""
+    tx.session.add(project)
+    await tx.session.flush()
+
+
+async def get(tx: Tx, project_id: str, *, lock: bool = False) -> Project | None:
+    """One project, locked against other writers on request."""
+    statement = select(Project).where(Project.id == project_id)
+    if lock:
+        statement = statement.with_for_update(key_share=True)
+    return (await tx.session.scalars(statement)).one_or_none()
+
+
+async def get_many(tx: Tx, ids: Sequence[str]) -> list[Project]:
+    """Those of these projects that exist."""
+    return list((await tx.session.scalars(select(Project).where(Project.id.in_(ids)))).all())
+
+
+async def name_exists(tx: Tx, organization_id: str, name: str) -> bool:
+    """Whether the organization has a project of this name."""
+    found = await tx.session.scalar(
+        select(Project.id).where(Project.organization_id == organization_id, Project.name == name)
+    )
+    return found is not None
+
+
+async def page(
+    tx: Tx, organization_ids: Sequence[str], status: str | None, limit: int, offset: int
+) -> tuple[list[Project], int]:
+    """Newest first, and the number of all that match."""
+    where = [Project.organization_id.in_(organization_ids)]
+    if status is not None:
+        where.append(Project.status == status)
+    rows = await tx.session.scalars(
+        select(Project).where(*where).order_by(Project.created_at.desc(), Project.id.desc()).limit(limit).offset(offset)
+    )
+    counted = select(Project.id).where(*where).limit(COUNT_LIMIT).subquery()
+    total = await tx.session.scalar(select(func.count()).select_from(counted))
+    return list(rows.all()), total or 0
+
+
+async def due_bindings(tx: Tx, limit: int) -> list[Project]:
+    """Projects whose repository is to be bound, or asked after, now."""
+    rows = await tx.session.scalars(
+        select(Project)
+        .where(
+            Project.repository_state.in_(("binding", "mirroring")),
+            func.coalesce(Project.bind_after, func.to_timestamp(0)) <= func.clock_timestamp(),
+        )
+        .order_by(Project.bind_after)
+        .limit(limit)
+    )
+    return list(rows.all())
+
+
+async def snapshot(tx: Tx, after: str, limit: int) -> list[Project]:
+    """Projects by id, for replicas."""
+    rows = await tx.session.scalars(select(Project).where(Project.id > after).order_by(Project.id).limit(limit))
+    return list(rows.all())
+
+
+async def now(tx: Tx) -> datetime:
+    """The database's clock."""
+    value = await tx.session.scalar(select(func.clock_timestamp()))
+    assert value is not None
+    return value

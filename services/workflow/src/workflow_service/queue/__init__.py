@@ -1,0 +1,1 @@
+"""The queue: tasks, their dependencies, claims, leases, attempts."""

@@ -1,0 +1,396 @@
+"""The claim side of the queue: hand out, renew, start, complete, fail, give back, take back.
+
+An attempt is named by (task, attempt number, sandbox). Every call of one is checked against the row under its lock:
+an older attempt changes nothing, the same call twice has one effect.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from servicekit.db import Database, Tx
+from servicekit.errors import AppError, invalid
+
+from workflow_service import events
+from workflow_service.clients import BillingClient
+from workflow_service.errors import ATTEMPT_SUPERSEDED, TASK_NOT_FOUND
+from workflow_service.queue import claims_store, rules, store
+from workflow_service.queue.rules import Attempt, Lease
+from workflow_service.queue.service import QueueService, TaskChange, end
+from workflow_service.queue.tables import Task
+from workflow_service.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+MAX_CLAIM = 100
+LIMIT_AGE_S = 60.0
+SWEEP_BATCH = 200
+RESCORE_BATCH = 1000
+# A release is part of the transaction that completes or merges; what is looked for are rows changed since by other means.
+MISSED_WITHIN_S = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRef:
+    """Which attempt is speaking."""
+
+    task_id: str
+    attempt: int
+    sandbox_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptAnswer:
+    """What an attempt is told."""
+
+    task_id: str
+    attempt: int
+    state: Attempt
+    lease_expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailureAnswer:
+    """What became of a failed attempt's task."""
+
+    status: str
+    will_retry: bool
+    retry_at: datetime | None
+
+
+class Claimed:
+    """One claimed task: the columns of the claim as attributes."""
+
+    def __init__(self, record: Any) -> None:
+        self._record = record
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._record[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+
+class ClaimService:
+    """Claims, leases and attempts."""
+
+    def __init__(self, db: Database, queue: QueueService, billing: BillingClient, settings: Settings) -> None:
+        self._db = db
+        self._queue = queue
+        self._billing = billing
+        self._settings = settings
+
+    async def claim(
+        self,
+        *,
+        organization_ids: Sequence[str],
+        agent_id: str,
+        maximum: int,
+        sandbox_ids: Sequence[str],
+        capabilities: Sequence[str] = (),
+        lease_s: int = 0,
+        project_ids: Sequence[str] = (),
+    ) -> list[Claimed]:
+        """Hand out up to `maximum` claimable tasks. Raises 422 when there are fewer sandbox ids than that."""
+        organizations = sorted(set(organization_ids))
+        if not agent_id:
+            raise invalid("agent_id", "must not be empty")
+        if not organizations or maximum <= 0:
+            return []
+        maximum = min(maximum, MAX_CLAIM)
+        if len(set(sandbox_ids)) < maximum:
+            raise invalid("sandbox_ids", f"must hold {maximum} different ids")
+        limits, fresh = await self._limits(organizations)
+        async with self._db.uow() as tx:
+            if fresh:
+                await claims_store.save_limits(tx, fresh)
+            if self._settings.project_concurrency >= 0 or any(limit is not None for limit in limits):
+                await claims_store.lock_capacity(tx, organizations)
+            records = await claims_store.claim(
+                tx,
+                organization_ids=organizations,
+                organization_limits=limits,
+                maximum=maximum,
+                project_cap=self._settings.project_concurrency,
+                project_ids=project_ids or None,
+                capabilities=capabilities,
+                sandbox_ids=sandbox_ids,
+                agent_id=agent_id,
+                lease_s=rules.lease_seconds(lease_s),
+            )
+            claimed = [Claimed(record) for record in records]
+            for task in claimed:
+                events.task_assigned(tx, task, agent_id, task.sandbox_id, task.attempt)
+        return claimed
+
+    async def _limits(self, organizations: Sequence[str]) -> tuple[list[int | None], dict[str, int]]:
+        """The limit of each organization (None: no limit) and those that billing told just now."""
+        async with self._db.reader() as tx:
+            known = await claims_store.limits(tx, organizations)
+        stale = [one for one in organizations if one not in known or known[one][1] > LIMIT_AGE_S]
+        fresh: dict[str, int] = {}
+        if stale:
+            try:
+                fresh = await self._billing.agents_limits(stale)
+            except AppError as error:
+                # Work goes on with the limit told last, or the default: billing's absence must not stop the queue.
+                log.info("limits_not_refreshed", code=error.code)
+        limits: list[int | None] = []
+        for one in organizations:
+            value = fresh.get(one, known.get(one, (self._settings.default_agents_limit, 0.0))[0])
+            limits.append(None if value < 0 else value)
+        return limits, fresh
+
+    async def start(self, attempts: Sequence[AttemptRef]) -> list[AttemptAnswer]:
+        """The attempts have begun: assigned → running. Starting twice is starting once."""
+        answers = []
+        for ref in sorted(attempts, key=lambda one: one.task_id):
+            async with self._db.uow() as tx:
+                answers.append(await self.start_one(tx, ref))
+        return answers
+
+    async def start_one(self, tx: Tx, ref: AttemptRef) -> AttemptAnswer:
+        """As `start`, joining a transaction."""
+        found = await store.lock(tx, ref.task_id)
+        if found is None:
+            return AttemptAnswer(ref.task_id, ref.attempt, Attempt.LOST)
+        task, now = found
+        state = _state(task, ref)
+        if state is Attempt.HELD and task.status == rules.ASSIGNED:
+            task.status = rules.RUNNING
+            task.started_at = now
+            task.updated_at = now
+            task.version += 1
+            if task.timeout_seconds is not None:
+                task.timeout_at = now + timedelta(seconds=task.timeout_seconds)
+            events.task_started(tx, task, task.assigned_agent_id or "", ref.sandbox_id, ref.attempt)
+            await self._queue.tell(tx, [TaskChange(task, rules.ASSIGNED)])
+        return AttemptAnswer(ref.task_id, ref.attempt, state, task.lease_expires_at)
+
+    async def heartbeat(self, attempts: Sequence[AttemptRef], lease_s: int) -> list[AttemptAnswer]:
+        """Renew the leases that are still held; tell each attempt how it stands."""
+        if not attempts:
+            return []
+        async with self._db.uow() as tx:
+            renewed = await claims_store.renew(
+                tx, [(one.task_id, one.attempt, one.sandbox_id) for one in attempts], rules.lease_seconds(lease_s)
+            )
+            rows = await claims_store.leases(tx, [one.task_id for one in attempts])
+        answers = []
+        for ref in attempts:
+            row = rows.get(ref.task_id)
+            if row is None:
+                answers.append(AttemptAnswer(ref.task_id, ref.attempt, Attempt.LOST))
+                continue
+            lease = Lease(row["status"], row["attempt"], row["sandbox_id"])
+            state = rules.attempt_state(lease, ref.attempt, ref.sandbox_id)
+            expires = renewed.get(ref.task_id) if state is Attempt.HELD else None
+            answers.append(AttemptAnswer(ref.task_id, ref.attempt, state, expires))
+        return answers
+
+    async def complete(self, ref: AttemptRef, result: dict[str, Any], branch: str, head_sha: str) -> str:
+        """The attempt finished its work; returns the task's state. Raises 400 for an attempt that lost the task."""
+        async with self._db.uow() as tx:
+            return await self.complete_one(tx, ref, result, branch, head_sha)
+
+    async def complete_one(
+        self, tx: Tx, ref: AttemptRef, result: dict[str, Any], branch: str, head_sha: str
+    ) -> str:
+        """As `complete`, joining a transaction."""
+        task, now = await self._held(tx, ref)
+        if task.status == rules.COMPLETED:
+            return task.status
+        if task.status in rules.ENDED:
+            raise ATTEMPT_SUPERSEDED(status=task.status)
+        old_status = task.status
+        end(task, rules.COMPLETED, now)
+        task.started_at = task.started_at or task.claimed_at
+        task.error_message = None
+        task.result = {**(task.result or {}), **result}
+        task.branch = branch or task.branch
+        task.head_sha = head_sha or None
+        merges = bool(head_sha) and task.spec_id is not None and task.target_branch is not None
+        task.merge_state = rules.MERGE_PENDING if merges else rules.MERGE_NONE
+        events.task_completed(
+            tx, task, old_status, task.assigned_agent_id or "", ref.sandbox_id, ref.attempt, head_sha, bool(task.result)
+        )
+        await tx.session.flush()
+        if not merges:
+            await self._queue.release_dependents(tx, [task.id])
+        await self._queue.tell(tx, [TaskChange(task, old_status)])
+        return task.status
+
+    async def fail(self, ref: AttemptRef, error: str, result: dict[str, Any], permanent: bool) -> FailureAnswer:
+        """The attempt failed; tried again with backoff while retries are left and the error is not permanent."""
+        async with self._db.uow() as tx:
+            return await self.fail_one(tx, ref, error, result, permanent)
+
+    async def fail_one(
+        self, tx: Tx, ref: AttemptRef, error: str, result: dict[str, Any], permanent: bool
+    ) -> FailureAnswer:
+        """As `fail`, joining a transaction."""
+        found = await store.lock(tx, ref.task_id)
+        if found is None:
+            raise TASK_NOT_FOUND()
+        task, now = found
+        state = _state(task, ref)
+        if state is Attempt.ENDED and task.status == rules.FAILED:
+            return FailureAnswer(task.status, False, None)
+        if state is Attempt.LOST and task.status == rules.PENDING and task.attempt == ref.attempt:
+            # The same report again: its first delivery has queued the task for another attempt.
+            return FailureAnswer(task.status, True, task.not_before)
+        if state is not Attempt.HELD:
+            raise ATTEMPT_SUPERSEDED(status=task.status)
+        if result:
+            task.result = {**(task.result or {}), **result}
+        return await self._after_failure(tx, task, now, error, permanent, "agent")
+
+    async def _after_failure(
+        self, tx: Tx, task: Task, now: datetime, error: str, permanent: bool, failed_by: str
+    ) -> FailureAnswer:
+        old_status, sandbox_id = task.status, task.sandbox_id or ""
+        decision = rules.after_failure(
+            task.retry_count, task.max_retries, error, permanent=permanent, jitter=random.uniform(0.75, 1.25)
+        )
+        if not decision.retry:
+            await self._queue.fail(tx, task, now, error, failed_by)
+            await self._queue.tell(tx, [TaskChange(task, old_status)])
+            return FailureAnswer(task.status, False, None)
+        requeue(task, now)
+        task.retry_count += 1
+        task.not_before = now + timedelta(seconds=decision.delay_s)
+        task.rescore_at = now
+        events.task_retry_scheduled(
+            tx, task, old_status, sandbox_id, task.attempt, task.retry_count, task.max_retries, task.not_before, error
+        )
+        await self._queue.tell(tx, [TaskChange(task, old_status)])
+        return FailureAnswer(task.status, True, task.not_before)
+
+    async def release(self, attempts: Sequence[AttemptRef], reason: str) -> list[AttemptAnswer]:
+        """Give tasks back without counting a retry; another attempt may take them at once."""
+        answers = []
+        for ref in sorted(attempts, key=lambda one: one.task_id):
+            async with self._db.uow() as tx:
+                found = await store.lock(tx, ref.task_id)
+                state = Attempt.LOST if found is None else _state(found[0], ref)
+                if found is not None and state is Attempt.HELD:
+                    await self._requeue(tx, *found, "released")
+                    state = Attempt.LOST
+                answers.append(AttemptAnswer(ref.task_id, ref.attempt, state))
+        if reason:
+            log.info("tasks_released", tasks=len(answers), reason=reason[:200])
+        return answers
+
+    async def _requeue(self, tx: Tx, task: Task, now: datetime, reason: str) -> None:
+        old_status, agent_id, sandbox_id = task.status, task.assigned_agent_id or "", task.sandbox_id or ""
+        requeue(task, now)
+        events.task_requeued(tx, task, old_status, agent_id, sandbox_id, task.attempt, reason)
+        await tx.session.flush()
+        await self._queue.announce(tx, [task.id])
+        await self._queue.tell(tx, [TaskChange(task, old_status)])
+
+    async def _held(self, tx: Tx, ref: AttemptRef) -> tuple[Task, datetime]:
+        found = await store.lock(tx, ref.task_id)
+        if found is None:
+            raise TASK_NOT_FOUND()
+        task, now = found
+        if _state(task, ref) in (Attempt.LOST, Attempt.CANCELLED):
+            raise ATTEMPT_SUPERSEDED(status=task.status)
+        return task, now
+
+    # Clock work
+
+    async def sweep(self) -> int:
+        """Take back expired leases, end tasks that run too long, end backoffs, repair missed releases."""
+        async with self._db.reader() as tx:
+            expired = await claims_store.expired(tx, SWEEP_BATCH)
+            timed_out = await claims_store.timed_out(tx, SWEEP_BATCH)
+        for task_id in expired:
+            await self._take_back(task_id)
+        for task_id in timed_out:
+            await self._time_out(task_id)
+        async with self._db.uow() as tx:
+            waiting = await claims_store.end_backoff(tx, SWEEP_BATCH)
+            await self._queue.announce(tx, waiting)
+        return len(expired) + len(timed_out) + len(waiting)
+
+    async def repair(self) -> int:
+        """Let go what waits for tasks that are completed and merged, where the release itself was missed."""
+        async with self._db.uow() as tx:
+            missed = await claims_store.missed_releases(tx, MISSED_WITHIN_S, SWEEP_BATCH)
+            if missed:
+                log.warning("missed_releases", tasks=len(missed))
+                await self._queue.release_dependents(tx, missed)
+        return len(missed)
+
+    async def rescore(self) -> int:
+        """Bring the scores that time has changed up to date."""
+        async with self._db.uow() as tx:
+            rows = await claims_store.due_for_rescore(tx, RESCORE_BATCH)
+            now = await store.now(tx)
+            scores = []
+            for row in rows:
+                scored = rules.Scored(
+                    row["priority"],
+                    row["created_at"],
+                    row["retry_count"],
+                    row["max_retries"],
+                    row["dependents"],
+                    row["deadline_at"],
+                )
+                scores.append((row["id"], rules.score(scored, now), rules.rescore_at(scored, now)))
+            if scores:
+                await claims_store.save_scores(tx, scores)
+        return len(rows)
+
+    async def _take_back(self, task_id: str) -> None:
+        async with self._db.uow() as tx:
+            found = await store.lock(tx, task_id)
+            if found is None:
+                return
+            task, now = found
+            if task.status not in rules.LEASED or task.lease_expires_at is None or task.lease_expires_at >= now:
+                return
+            task.leases_lost += 1
+            if task.leases_lost >= self._settings.lease_loss_limit:
+                old_status = task.status
+                error = f"The sandbox of this task was lost {task.leases_lost} times."
+                await self._queue.fail(tx, task, now, error, "lease")
+                await self._queue.tell(tx, [TaskChange(task, old_status)])
+                return
+            await self._requeue(tx, task, now, "lease_expired")
+
+    async def _time_out(self, task_id: str) -> None:
+        async with self._db.uow() as tx:
+            found = await store.lock(tx, task_id)
+            if found is None:
+                return
+            task, now = found
+            if task.status != rules.RUNNING or task.timeout_at is None or task.timeout_at >= now:
+                return
+            elapsed_s = (now - task.started_at).total_seconds() if task.started_at else 0.0
+            error = f"The task timed out: it ran {elapsed_s:.0f} s of {task.timeout_seconds} s."
+            await self._after_failure(tx, task, now, error, False, "timeout")
+
+
+def _state(task: Task, ref: AttemptRef) -> Attempt:
+    return rules.attempt_state(Lease(task.status, task.attempt, task.sandbox_id), ref.attempt, ref.sandbox_id)
+
+
+def requeue(task: Task, now: datetime) -> None:
+    """Make a leased task pending; the attempt number stays, the next claim counts it up."""
+    task.status = rules.PENDING
+    task.sandbox_id = None
+    task.assigned_agent_id = None
+    task.lease_expires_at = None
+    task.timeout_at = None
+    task.claimed_at = None
+    task.started_at = None
+    task.error_message = None
+    task.updated_at = now
+    task.version += 1

@@ -1,0 +1,60 @@
+"""Reports of sandboxes that speak the older protocol: their events drive the same code as the RPCs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from omoios.agents.events.v1 import events_pb2 as agents
+from servicekit.db import Tx
+from servicekit.errors import AppError
+from servicekit.events import Consumers, Event
+
+from workflow_service.errors import ATTEMPT_SUPERSEDED, TASK_NOT_FOUND
+from workflow_service.queue.claims_service import AttemptRef, ClaimService
+
+# A report that comes too late, or for a task that is gone, changes nothing.
+_LATE = frozenset({ATTEMPT_SUPERSEDED.code, TASK_NOT_FOUND.code})
+
+
+def consumers(claims: ClaimService) -> Consumers:
+    """`agent.started` starts; `continuous.completed` completes or fails by its validation; errors fail."""
+    c = Consumers("queue")
+
+    @c.on(agents.SandboxLifecycleReported)
+    async def lifecycle_reported(tx: Tx, event: Event[agents.SandboxLifecycleReported]) -> None:
+        body = event.body
+        ref = AttemptRef(body.task_id, body.attempt, body.sandbox_id)
+        data = _object(body.data_json)
+        try:
+            await _report(tx, claims, ref, body.event_type, data)
+        except AppError as error:
+            if error.code not in _LATE:
+                raise
+
+    return c
+
+
+async def _report(tx: Tx, claims: ClaimService, ref: AttemptRef, event_type: str, data: dict[str, Any]) -> None:
+    if event_type == "agent.started":
+        await claims.start_one(tx, ref)
+    elif event_type == "continuous.completed" and data.get("validation_passed") is True:
+        result = {**data, "validation_type": "in_sandbox"}
+        head_sha = data.get("head_sha")
+        branch = data.get("branch_name")
+        await claims.complete_one(
+            tx, ref, result, branch if isinstance(branch, str) else "", head_sha if isinstance(head_sha, str) else ""
+        )
+    elif event_type == "continuous.completed":
+        reason = data.get("stop_reason") or "validation did not pass"
+        await claims.fail_one(tx, ref, f"The agent stopped: {reason}", data, False)
+    elif event_type in ("agent.failed", "agent.error"):
+        await claims.fail_one(tx, ref, str(data.get("error") or event_type)[:10_000], data, False)
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(raw) if raw else {}
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,377 @@
+"""Use cases that change tasks from the outside: making, holding, cancelling, failing, trying again, dependencies.
+
+Lock order, everywhere: the execution, then tasks in the order of their ids, then tickets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from servicekit.db import Tx
+
+from workflow_service import events
+from workflow_service.dag import rules as dag
+from workflow_service.errors import (
+    DEPENDENCIES_FIXED,
+    DEPENDENCY_CYCLE,
+    DEPENDENCY_NOT_FOUND,
+    EXECUTION_ENDED,
+    TASK_ENDED,
+    TASK_NOT_CANCELLABLE,
+    TASK_NOT_FOUND,
+    TASK_NOT_RETRYABLE,
+)
+from workflow_service.projects.tables import Project
+from workflow_service.queue import rules, store
+from workflow_service.queue.draft_rules import TaskDraft
+from workflow_service.queue.rules import Hold
+from workflow_service.queue.tables import Task
+
+# A check for cycles reads at most this many dependencies; no plan comes near.
+MAX_EDGES = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChange:
+    """One task that changed its state in this transaction. `task` is as it is now."""
+
+    task: Task
+    old_status: str
+
+
+class TaskFollower(Protocol):
+    """A room above that goes on with the work when tasks change."""
+
+    async def tasks_changed(self, tx: Tx, changes: Sequence[TaskChange]) -> None:
+        """These tasks started, ended or were queued again, in this transaction."""
+
+
+class QueueService:
+    """Tasks and their dependencies. Joins the transactions of its callers; the claim side is in `ClaimService`."""
+
+    def __init__(self) -> None:
+        self._followers: list[TaskFollower] = []
+
+    def follow(self, follower: TaskFollower) -> None:
+        """Have `follower` told of every change of state."""
+        self._followers.append(follower)
+
+    async def tell(self, tx: Tx, changes: Sequence[TaskChange]) -> None:
+        """Tell every follower, after the rows were flushed."""
+        if not changes:
+            return
+        await tx.session.flush()
+        for follower in self._followers:
+            await follower.tasks_changed(tx, changes)
+
+    async def lock_ticket(self, tx: Tx, ticket_id: str) -> None:
+        """Lock the live tasks of a ticket, before the ticket itself is locked to change what holds them."""
+        for execution_id in await store.executions_of_ticket(tx, ticket_id):
+            await store.lock_execution(tx, execution_id)
+        await store.lock_live_of_ticket(tx, ticket_id)
+
+    # Making
+
+    async def create(self, tx: Tx, drafts: Sequence[TaskDraft], *, announce: bool = True) -> list[Task]:
+        """Make tasks. Their dependencies are other drafts or existing tasks of the same organization.
+
+        Raises 404 for a dependency that does not exist there. The drafts among themselves must be acyclic.
+        """
+        if not drafts:
+            return []
+        known = await self._known_dependencies(tx, drafts)
+        projects = await store.projects_of(tx, {draft.project_id for draft in drafts})
+        dependents: dict[str, int] = {}
+        for draft in drafts:
+            for before in draft.depends_on:
+                dependents[before] = dependents.get(before, 0) + 1
+        now = await store.now(tx)
+        rows: list[dict[str, Any]] = []
+        edges: list[dict[str, Any]] = []
+        for place, draft in enumerate(drafts):
+            unmet = 0
+            holds = draft.holds | _project_holds(projects[draft.project_id], draft)
+            for before in draft.depends_on:
+                task = known.get(before)
+                met = task is not None and rules.dependency_met(task.status, task.merge_state)
+                if task is not None and rules.dependency_lost(task.status, task.merge_state):
+                    holds |= Hold.DEPENDENCY_FAILED
+                unmet += not met
+                edges.append({"task_id": draft.id, "depends_on_id": before, "satisfied": met})
+            # Rows of one batch keep their order in lists that are sorted by time.
+            created_at = now + timedelta(microseconds=place)
+            rows.append(_row(draft, created_at, now, int(holds), unmet, dependents.get(draft.id, 0)))
+        await store.add_all(tx, rows, edges)
+        tasks = await store.get_many(tx, [draft.id for draft in drafts])
+        by_id = {task.id: task for task in tasks}
+        ordered = [by_id[draft.id] for draft in drafts]
+        for task in ordered:
+            events.task_created(tx, task, task.description)
+        if announce:
+            events.tasks_ready(tx, (task for task in ordered if task.holds == 0 and task.unmet_dependencies == 0))
+        return ordered
+
+    async def _known_dependencies(self, tx: Tx, drafts: Sequence[TaskDraft]) -> dict[str, Task]:
+        own = {draft.id for draft in drafts}
+        wanted = {before for draft in drafts for before in draft.depends_on} - own
+        known = {task.id: task for task in await store.lock_many(tx, sorted(wanted))} if wanted else {}
+        organizations = {draft.organization_id for draft in drafts}
+        missing = sorted(
+            before for before in wanted if before not in known or known[before].organization_id not in organizations
+        )
+        if missing:
+            raise DEPENDENCY_NOT_FOUND(f"These dependencies do not exist: {', '.join(missing[:20])}.")
+        return known
+
+    # Holds
+
+    async def project_changed(self, tx: Tx, project: Project) -> None:
+        """A project was archived, paused, made autonomous, or its repository became ready or failed."""
+        changed = await store.set_hold(
+            tx, Hold.PROJECT_NOT_ACTIVE, project.status in ("archived", "paused", "completed"), "project", project.id
+        )
+        changed += await store.set_hold(
+            tx, Hold.REPOSITORY_NOT_READY, project.repository_state not in ("none", "ready"), "project", project.id
+        )
+        changed += await store.set_autonomy(tx, project.id, project.autonomous_execution_enabled)
+        await self.announce(tx, changed)
+
+    async def hold_ticket(self, tx: Tx, ticket_id: str, hold: Hold, on: bool) -> None:
+        """Set or clear one hold on the live tasks of a ticket."""
+        await self.announce(tx, await store.set_hold(tx, hold, on, "ticket", ticket_id))
+
+    async def hold_execution(self, tx: Tx, execution_id: str, hold: Hold, on: bool) -> None:
+        """Set or clear one hold on the live tasks of an execution."""
+        await store.lock_execution(tx, execution_id)
+        await self.announce(tx, await store.set_hold(tx, hold, on, "execution", execution_id))
+
+    async def announce(self, tx: Tx, ids: Iterable[str]) -> None:
+        """Tell waiting claims of those of these tasks that may be claimed now."""
+        wanted = list(dict.fromkeys(ids))
+        if wanted:
+            events.tasks_ready(tx, await store.claimable(tx, wanted))
+
+    # Release
+
+    async def release_dependents(self, tx: Tx, ids: Sequence[str]) -> None:
+        """These tasks are completed and merged: let go what waits for them."""
+        await self.announce(tx, await store.satisfy(tx, ids))
+
+    async def hold_dependents(self, tx: Tx, ids: Sequence[str]) -> None:
+        """These tasks are lost: what depends on them may not run, and says so."""
+        for task in await store.get_many(tx, await store.hold_dependents(tx, ids, Hold.DEPENDENCY_FAILED)):
+            events.task_updated(tx, task, {"held_by": "dependency_failed"})
+
+    # Ends from the outside
+
+    async def cancel(self, tx: Tx, tasks: Sequence[Task], now: datetime, reason: str) -> list[TaskChange]:
+        """Cancel locked tasks that have not ended; agents end the sandboxes of those that run, by the event."""
+        changes = []
+        for task in tasks:
+            if task.status in rules.ENDED:
+                continue
+            old_status = task.status
+            end(task, rules.CANCELLED, now)
+            task.end_reason = reason
+            task.error_message = f"Cancelled: {reason}"
+            events.task_cancelled(tx, task, old_status, task.sandbox_id or "", task.attempt, reason)
+            changes.append(TaskChange(task, old_status))
+        if changes:
+            await tx.session.flush()
+            await self.hold_dependents(tx, [change.task.id for change in changes])
+        return changes
+
+    async def cancel_one(self, tx: Tx, task_id: str, reason: str) -> Task:
+        """Cancel one task. Raises 404 when it does not exist or has ended."""
+        found = await store.lock(tx, task_id)
+        if found is None:
+            raise TASK_NOT_FOUND()
+        task, now = found
+        if task.status in rules.ENDED:
+            raise TASK_NOT_CANCELLABLE()
+        await self.tell(tx, await self.cancel(tx, [task], now, reason))
+        return task
+
+    async def fail_one(self, tx: Tx, task_id: str, reason: str, failed_by: str) -> tuple[Task, str]:
+        """Fail one task for good; returns it and its state before. Raises 400 when it has ended."""
+        found = await store.lock(tx, task_id)
+        if found is None:
+            raise TASK_NOT_FOUND()
+        task, now = found
+        if task.status in rules.ENDED:
+            raise TASK_ENDED()
+        old_status = task.status
+        await self.fail(tx, task, now, reason, failed_by)
+        await self.tell(tx, [TaskChange(task, old_status)])
+        return task, old_status
+
+    async def fail(self, tx: Tx, task: Task, now: datetime, error: str, failed_by: str) -> None:
+        """Fail a locked task for good and hold what depends on it. The caller tells the followers."""
+        old_status = task.status
+        end(task, rules.FAILED, now)
+        task.error_message = error
+        events.task_failed(tx, task, old_status, task.sandbox_id or "", task.attempt, error, failed_by)
+        await tx.session.flush()
+        await self.hold_dependents(tx, [task.id])
+
+    async def retry(self, tx: Tx, task_id: str) -> Task:
+        """Queue a failed or cancelled task again with all its retries. Raises 409 when that cannot be."""
+        found = await store.lock(tx, task_id)
+        if found is None:
+            raise TASK_NOT_FOUND()
+        task, now = found
+        if task.status not in (rules.FAILED, rules.CANCELLED):
+            raise TASK_NOT_RETRYABLE(status=task.status)
+        if task.execution_id is not None and task.holds & Hold.SPEC_NOT_EXECUTING:
+            raise EXECUTION_ENDED()
+        old_status = task.status
+        reset(task, now)
+        await tx.session.flush()
+        freed = await store.free_dependents(tx, [task.id], Hold.DEPENDENCY_FAILED)
+        task = (await store.lock_many(tx, [task.id]))[0]
+        events.task_requeued(tx, task, old_status, "", "", task.attempt, "retried")
+        await self.announce(tx, [task.id, *freed])
+        await self.tell(tx, [TaskChange(task, old_status)])
+        return task
+
+    # Dependencies
+
+    async def cycle_with(self, tx: Tx, task_id: str, depends_on: Sequence[str]) -> list[str] | None:
+        """The cycle that these further dependencies would close, None when there is none."""
+        if task_id in depends_on:
+            return [task_id]
+        edges = await store.upstream_edges(tx, list(depends_on), MAX_EDGES)
+        edges += [(before, task_id) for before in depends_on]
+        nodes = list(dict.fromkeys(node for edge in edges for node in edge))
+        return dag.find_cycle(nodes, edges)
+
+    async def set_dependencies(
+        self, tx: Tx, task_id: str, add: Sequence[str], *, replace: bool = False, remove: Sequence[str] = ()
+    ) -> tuple[Task, list[str]]:
+        """Add, replace or remove dependencies of a pending task; returns it and all it depends on now.
+
+        Raises 404 for unknown tasks, 400 for a cycle, 409 when the task has begun.
+        """
+        found = await store.lock(tx, task_id)
+        if found is None:
+            raise TASK_NOT_FOUND()
+        task, _ = found
+        if task.status not in (rules.PENDING, rules.NEEDS_REVISION):
+            raise DEPENDENCIES_FIXED(status=task.status)
+        before = {edge[1]: edge[2] for edge in await store.dependencies_of(tx, [task_id])}
+        wanted = list(dict.fromkeys(add))
+        added = [one for one in wanted if one not in before]
+        removed = [one for one in before if one in remove or (replace and one not in wanted)]
+        known = {one.id: one for one in await store.lock_many(tx, sorted(added))} if added else {}
+        missing = [
+            one for one in added
+            if one != task_id and (one not in known or known[one].organization_id != task.organization_id)
+        ]  # fmt: skip
+        if missing:
+            raise DEPENDENCY_NOT_FOUND(f"These dependencies do not exist: {', '.join(missing[:20])}.")
+        cycle = await self.cycle_with(tx, task_id, added)
+        if cycle is not None:
+            raise DEPENDENCY_CYCLE(f"The dependencies would form a cycle: {' → '.join([*cycle, cycle[0]])}.")
+        await store.delete_edges(tx, task_id, removed)
+        met = {one: rules.dependency_met(known[one].status, known[one].merge_state) for one in added}
+        await store.add_edges(
+            tx, [{"task_id": task_id, "depends_on_id": one, "satisfied": met[one]} for one in added]
+        )
+        now_on = {one: state for one, state in before.items() if one not in removed} | met
+        await self._recount(tx, task, now_on)
+        if added or removed:
+            task.version += 1
+            events.task_dependencies_changed(tx, task, list(now_on), added, removed)
+            await tx.session.flush()
+            await self.announce(tx, [task_id])
+        return task, list(now_on)
+
+    async def _recount(self, tx: Tx, task: Task, depends_on: dict[str, bool]) -> None:
+        parents = await store.get_many(tx, list(depends_on))
+        lost = any(rules.dependency_lost(parent.status, parent.merge_state) for parent in parents)
+        held = any(parent.holds & Hold.DEPENDENCY_FAILED for parent in parents)
+        task.unmet_dependencies = sum(1 for met in depends_on.values() if not met)
+        task.holds = task.holds | Hold.DEPENDENCY_FAILED if lost or held else task.holds & ~Hold.DEPENDENCY_FAILED
+        await tx.session.flush()
+
+
+def end(task: Task, status: str, now: datetime) -> None:
+    """Set a final state on a locked row; what ran stays visible, the lease is gone."""
+    task.status = status
+    task.completed_at = now
+    task.updated_at = now
+    task.lease_expires_at = None
+    task.timeout_at = None
+    task.not_before = None
+    task.version += 1
+
+
+def reset(task: Task, now: datetime) -> None:
+    """Make an ended task pending again, with all its retries; the attempt number goes on counting."""
+    task.status = rules.PENDING
+    task.retry_count = 0
+    task.leases_lost = 0
+    task.error_message = None
+    task.end_reason = None
+    task.not_before = None
+    task.sandbox_id = None
+    task.assigned_agent_id = None
+    task.started_at = None
+    task.completed_at = None
+    task.updated_at = now
+    task.version += 1
+    scored = rules.Scored(task.priority, task.created_at, 0, task.max_retries, 0, task.deadline_at)
+    task.score = rules.score(scored, now)
+    task.rescore_at = now
+
+
+def _project_holds(project: Project, draft: TaskDraft) -> Hold:
+    holds = Hold(0)
+    if project.status in ("archived", "paused", "completed"):
+        holds |= Hold.PROJECT_NOT_ACTIVE
+    if project.repository_state not in ("none", "ready"):
+        holds |= Hold.REPOSITORY_NOT_READY
+    forced = bool(draft.execution_config.get("force_execute"))
+    if draft.spec_id is None and not project.autonomous_execution_enabled and not forced:
+        holds |= Hold.NOT_AUTONOMOUS
+    return holds
+
+
+def _row(
+    draft: TaskDraft, created_at: datetime, now: datetime, holds: int, unmet: int, dependents: int
+) -> dict[str, Any]:
+    scored = rules.Scored(draft.priority, created_at, 0, draft.max_retries, dependents, draft.deadline_at)
+    return {
+        "id": draft.id,
+        "organization_id": draft.organization_id,
+        "project_id": draft.project_id,
+        "ticket_id": draft.ticket_id,
+        "spec_id": draft.spec_id,
+        "spec_task_id": draft.spec_task_id,
+        "execution_id": draft.execution_id,
+        "target_branch": draft.target_branch,
+        "phase_id": draft.phase_id,
+        "task_type": draft.task_type,
+        "title": draft.title,
+        "description": draft.description,
+        "priority": draft.priority,
+        "status": rules.PENDING,
+        "score": rules.score(scored, now),
+        "rescore_at": rules.rescore_at(scored, now),
+        "holds": holds,
+        "unmet_dependencies": unmet,
+        "required_capabilities": list(draft.required_capabilities),
+        "owned_files": list(draft.owned_files),
+        "execution_config": dict(draft.execution_config),
+        "context": dict(draft.context),
+        "max_retries": draft.max_retries,
+        "timeout_seconds": draft.timeout_seconds,
+        "deadline_at": draft.deadline_at,
+        "resolves_task_id": draft.resolves_task_id,
+        "parent_task_id": draft.parent_task_id,
+        "created_at": created_at,
+        "updated_at": created_at,
+    }

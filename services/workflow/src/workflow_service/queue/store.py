@@ -1,0 +1,385 @@
+"""SQL of tasks and their dependencies: reading, making, releasing, holding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from servicekit.db import Tx
+from sqlalchemy import func, insert, select, text, update
+
+from workflow_service.projects.tables import Project
+from workflow_service.queue.rules import Hold
+from workflow_service.queue.tables import QueueLimit, Task, TaskDependency
+
+_DOWN = """
+    SELECT d.task_id FROM task_dependencies d WHERE d.depends_on_id = ANY($1) AND NOT d.satisfied
+    UNION
+    SELECT d.task_id FROM task_dependencies d JOIN down ON d.depends_on_id = down.task_id WHERE NOT d.satisfied
+"""
+_SATISFY = """
+WITH edge AS (
+    UPDATE task_dependencies SET satisfied = true
+    WHERE depends_on_id = ANY($1) AND NOT satisfied RETURNING task_id
+), met AS (
+    SELECT task_id, count(*)::int AS edges FROM edge GROUP BY task_id
+), locked AS (
+    SELECT t.id, met.edges FROM tasks t JOIN met ON met.task_id = t.id ORDER BY t.id FOR UPDATE OF t
+)
+UPDATE tasks t SET unmet_dependencies = greatest(t.unmet_dependencies - locked.edges, 0), version = t.version + 1,
+    updated_at = clock_timestamp()
+FROM locked WHERE t.id = locked.id
+RETURNING t.id, t.status = 'pending' AND t.holds = 0 AND t.unmet_dependencies = 0
+    AND (t.not_before IS NULL OR t.not_before <= clock_timestamp()) AS ready
+"""
+_HOLD_DEPENDENTS = f"""
+WITH RECURSIVE down AS ({_DOWN}), locked AS (
+    SELECT t.id FROM tasks t WHERE t.id IN (SELECT task_id FROM down) AND t.status = 'pending' AND t.holds & $2 = 0
+    ORDER BY t.id FOR UPDATE
+)
+UPDATE tasks t SET holds = t.holds | $2, version = t.version + 1, updated_at = clock_timestamp()
+FROM locked WHERE t.id = locked.id RETURNING t.id
+"""
+_FREE_DEPENDENTS = f"""
+WITH RECURSIVE down AS ({_DOWN}), locked AS (
+    SELECT t.id FROM tasks t WHERE t.id IN (SELECT task_id FROM down) AND t.holds & $2 <> 0 ORDER BY t.id FOR UPDATE
+)
+UPDATE tasks t SET holds = t.holds & ~$2, version = t.version + 1, updated_at = clock_timestamp()
+FROM locked WHERE t.id = locked.id RETURNING t.id
+"""
+_LOST_ABOVE = """
+WITH RECURSIVE up AS (
+    SELECT d.depends_on_id AS id FROM task_dependencies d WHERE d.task_id = ANY($1) AND NOT d.satisfied
+    UNION
+    SELECT d.depends_on_id FROM task_dependencies d JOIN up ON d.task_id = up.id WHERE NOT d.satisfied
+)
+SELECT t.id FROM tasks t JOIN up ON up.id = t.id
+WHERE t.status IN ('failed', 'cancelled') OR (t.status = 'completed' AND t.merge_state = 'failed')
+"""
+_ANNOUNCED = """
+SELECT id FROM tasks WHERE id = ANY($1) AND status = 'pending' AND holds = 0 AND unmet_dependencies = 0
+    AND (not_before IS NULL OR not_before <= clock_timestamp())
+"""
+
+
+async def now(tx: Tx) -> datetime:
+    """The database's clock."""
+    value = await tx.session.scalar(select(func.clock_timestamp()))
+    assert value is not None
+    return value
+
+
+async def lock_execution(tx: Tx, execution_id: str | None) -> None:
+    """Lets one transaction at a time change several tasks of an execution, so that they cannot deadlock."""
+    if execution_id is not None:
+        await tx.session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 7))"), {"id": execution_id})
+
+
+async def execution_of(tx: Tx, task_id: str) -> str | None:
+    """The execution of a task, without a lock."""
+    return await tx.session.scalar(select(Task.execution_id).where(Task.id == task_id))
+
+
+async def get(tx: Tx, task_id: str) -> Task | None:
+    """One task."""
+    return (await tx.session.scalars(select(Task).where(Task.id == task_id))).one_or_none()
+
+
+async def lock(tx: Tx, task_id: str) -> tuple[Task, datetime] | None:
+    """One task, its execution and its row locked in this order, and the database's clock."""
+    await lock_execution(tx, await execution_of(tx, task_id))
+    row = (
+        await tx.session.execute(
+            select(Task, func.clock_timestamp())
+            .where(Task.id == task_id)
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        )
+    ).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+async def get_many(tx: Tx, ids: Sequence[str]) -> list[Task]:
+    """Those of these tasks that exist, in the order of their ids, as they are now in this transaction."""
+    rows = await tx.session.scalars(
+        select(Task).where(Task.id.in_(ids)).order_by(Task.id).execution_options(populate_existing=True)
+    )
+    return list(rows.all())
+
+
+async def lock_many(tx: Tx, ids: Sequence[str]) -> list[Task]:
+    """Those of these tasks that exist, locked in the order of their ids."""
+    rows = await tx.session.scalars(
+        select(Task)
+        .where(Task.id.in_(ids))
+        .order_by(Task.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return list(rows.all())
+
+
+async def lock_of_execution(tx: Tx, execution_id: str, statuses: Sequence[str]) -> list[Task]:
+    """Tasks of an execution in these states, locked in the order of their ids."""
+    await lock_execution(tx, execution_id)
+    rows = await tx.session.scalars(
+        select(Task)
+        .where(Task.execution_id == execution_id, Task.status.in_(statuses))
+        .order_by(Task.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return list(rows.all())
+
+
+async def lock_of_spec(tx: Tx, spec_id: str) -> list[Task]:
+    """All tasks of a spec, locked in the order of their ids."""
+    rows = await tx.session.scalars(
+        select(Task)
+        .where(Task.spec_id == spec_id)
+        .order_by(Task.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return list(rows.all())
+
+
+async def lock_live_of_ticket(tx: Tx, ticket_id: str) -> list[Task]:
+    """The tasks of a ticket that have not ended, locked in the order of their ids."""
+    rows = await tx.session.scalars(
+        select(Task)
+        .where(Task.ticket_id == ticket_id, Task.status.notin_(("completed", "failed", "cancelled")))
+        .order_by(Task.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return list(rows.all())
+
+
+async def executions_of_ticket(tx: Tx, ticket_id: str) -> list[str]:
+    """The executions of a ticket's live tasks, in a stable order."""
+    rows = await tx.session.scalars(
+        select(Task.execution_id)
+        .where(
+            Task.ticket_id == ticket_id,
+            Task.execution_id.is_not(None),
+            Task.status.notin_(("completed", "failed", "cancelled")),
+        )
+        .distinct()
+        .order_by(Task.execution_id)
+    )
+    return [row for row in rows if row is not None]
+
+
+async def add_all(tx: Tx, rows: Sequence[dict[str, Any]], edges: Sequence[dict[str, Any]]) -> None:
+    """Insert tasks with all the same columns, and their dependencies."""
+    if rows:
+        await tx.session.execute(insert(Task), list(rows))
+    await add_edges(tx, edges)
+
+
+async def add_edges(tx: Tx, edges: Sequence[dict[str, Any]]) -> None:
+    """Insert dependencies: task_id, depends_on_id, satisfied."""
+    if edges:
+        await tx.session.execute(insert(TaskDependency), list(edges))
+
+
+async def delete_edges(tx: Tx, task_id: str, depends_on: Iterable[str]) -> None:
+    """Delete dependencies of one task."""
+    connection = await tx.connection()
+    await connection.execute(
+        "DELETE FROM task_dependencies WHERE task_id = $1 AND depends_on_id = ANY($2)", task_id, list(depends_on)
+    )
+
+
+async def dependencies_of(tx: Tx, task_ids: Sequence[str]) -> list[tuple[str, str, bool]]:
+    """(task, depends on, satisfied) of these tasks, in a stable order."""
+    rows = await tx.session.execute(
+        select(TaskDependency.task_id, TaskDependency.depends_on_id, TaskDependency.satisfied)
+        .where(TaskDependency.task_id.in_(task_ids))
+        .order_by(TaskDependency.task_id, TaskDependency.depends_on_id)
+    )
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+async def upstream_edges(tx: Tx, start: Sequence[str], limit: int) -> list[tuple[str, str]]:
+    """(before, after) of every dependency above `start`, for the check for cycles; at most `limit`."""
+    connection = await tx.connection()
+    rows = await connection.fetch(
+        """
+        WITH RECURSIVE up AS (
+            SELECT d.task_id, d.depends_on_id FROM task_dependencies d WHERE d.task_id = ANY($1)
+            UNION
+            SELECT d.task_id, d.depends_on_id FROM task_dependencies d JOIN up ON d.task_id = up.depends_on_id
+        )
+        SELECT depends_on_id, task_id FROM up LIMIT $2
+        """,
+        list(start),
+        limit,
+    )
+    return [(row["depends_on_id"], row["task_id"]) for row in rows]
+
+
+async def count_dependents(tx: Tx, ids: Sequence[str]) -> dict[str, int]:
+    """How many pending tasks depend on each of these."""
+    rows = await tx.session.execute(
+        select(TaskDependency.depends_on_id, func.count())
+        .join(Task, Task.id == TaskDependency.task_id)
+        .where(TaskDependency.depends_on_id.in_(ids), Task.status == "pending")
+        .group_by(TaskDependency.depends_on_id)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+async def satisfy(tx: Tx, ids: Sequence[str]) -> list[str]:
+    """Let go what depends on these tasks; each dependency counts once. Returns tasks that became claimable."""
+    connection = await tx.connection()
+    rows = await connection.fetch(_SATISFY, list(ids))
+    return [row["id"] for row in rows if row["ready"]]
+
+
+async def hold_dependents(tx: Tx, ids: Sequence[str], hold: Hold) -> list[str]:
+    """Set a hold on every pending task below these. Returns those newly held."""
+    connection = await tx.connection()
+    return [row["id"] for row in await connection.fetch(_HOLD_DEPENDENTS, list(ids), int(hold))]
+
+
+async def free_dependents(tx: Tx, ids: Sequence[str], hold: Hold) -> list[str]:
+    """Clear a hold on everything below these tasks; set it again below those that are still lost."""
+    connection = await tx.connection()
+    freed = [row["id"] for row in await connection.fetch(_FREE_DEPENDENTS, list(ids), int(hold))]
+    if not freed:
+        return []
+    lost = [row["id"] for row in await connection.fetch(_LOST_ABOVE, freed)]
+    if lost:
+        await connection.fetch(_HOLD_DEPENDENTS, lost, int(hold))
+    return freed
+
+
+async def claimable(tx: Tx, ids: Sequence[str]) -> list[Task]:
+    """Those of these tasks that may be claimed now."""
+    connection = await tx.connection()
+    found = [row["id"] for row in await connection.fetch(_ANNOUNCED, list(ids))]
+    return await get_many(tx, found) if found else []
+
+
+async def set_hold(tx: Tx, hold: Hold, on: bool, column: str, value: str) -> list[str]:
+    """Set or clear one hold on all live tasks of a ticket, spec, project or execution. Returns the tasks changed."""
+    field = {
+        "ticket": Task.ticket_id,
+        "spec": Task.spec_id,
+        "project": Task.project_id,
+        "execution": Task.execution_id,
+    }[column]
+    bit = int(hold)
+    locked = (
+        select(Task.id)
+        .where(
+            field == value,
+            Task.status.in_(("pending", "needs_revision", "assigned", "running", "claiming")),
+            Task.holds.op("&")(bit) == (0 if on else bit),
+        )
+        .order_by(Task.id)
+        .with_for_update()
+        .cte("locked")
+    )
+    changed = Task.holds.op("|")(bit) if on else Task.holds.op("&")(~bit)
+    rows = await tx.session.scalars(
+        update(Task)
+        .where(Task.id == locked.c.id)
+        .values(holds=changed, version=Task.version + 1, updated_at=func.clock_timestamp())
+        .returning(Task.id)
+        .execution_options(synchronize_session=False)
+    )
+    return list(rows.all())
+
+
+async def hold_all_of_execution(tx: Tx, execution_id: str, hold: Hold) -> None:
+    """Set a hold on all tasks of an execution, ended ones too."""
+    connection = await tx.connection()
+    await connection.execute(
+        """
+        WITH locked AS (SELECT id FROM tasks WHERE execution_id = $1 AND holds & $2 = 0 ORDER BY id FOR UPDATE)
+        UPDATE tasks t SET holds = t.holds | $2, version = t.version + 1 FROM locked WHERE t.id = locked.id
+        """,
+        execution_id,
+        int(hold),
+    )
+
+
+async def set_autonomy(tx: Tx, project_id: str, on: bool) -> list[str]:
+    """Set or clear NOT_AUTONOMOUS on the project's pending tasks that belong to no spec and are not forced."""
+    connection = await tx.connection()
+    rows = await connection.fetch(
+        """
+        WITH locked AS (
+            SELECT id FROM tasks WHERE project_id = $1 AND spec_id IS NULL AND status = 'pending'
+                AND NOT coalesce((execution_config->>'force_execute')::boolean, false)
+                AND (holds & $2 = 0) = $3
+            ORDER BY id FOR UPDATE
+        )
+        UPDATE tasks t SET holds = CASE WHEN $3 THEN t.holds | $2 ELSE t.holds & ~$2 END, version = t.version + 1,
+            updated_at = clock_timestamp()
+        FROM locked WHERE t.id = locked.id RETURNING t.id
+        """,
+        project_id,
+        int(Hold.NOT_AUTONOMOUS),
+        not on,
+    )
+    return [row["id"] for row in rows]
+
+
+async def project_of(tx: Tx, project_id: str) -> Project | None:
+    """The project, for what holds its tasks."""
+    return (await tx.session.scalars(select(Project).where(Project.id == project_id))).one_or_none()
+
+
+async def projects_of(tx: Tx, ids: Iterable[str]) -> dict[str, Project]:
+    """Projects by id."""
+    rows = await tx.session.scalars(select(Project).where(Project.id.in_(list(ids))))
+    return {project.id: project for project in rows}
+
+
+async def active_counts(tx: Tx, organization_id: str, project_id: str) -> tuple[int, int]:
+    """Tasks that count against the limits: of the organization, of the project."""
+    active = ("claiming", "assigned", "running", "validating")
+    row = (
+        await tx.session.execute(
+            select(func.count(), func.count().filter(Task.project_id == project_id)).where(
+                Task.organization_id == organization_id, Task.status.in_(active)
+            )
+        )
+    ).one()
+    return row[0], row[1]
+
+
+async def limit_of(tx: Tx, organization_id: str) -> int | None:
+    """The organization's limit as billing last told it."""
+    return await tx.session.scalar(select(QueueLimit.agents_limit).where(QueueLimit.organization_id == organization_id))
+
+
+async def execution_counts(tx: Tx, execution_id: str) -> dict[tuple[str, str, bool], int]:
+    """Tasks of an execution by (status, merge state, held by a lost dependency)."""
+    held = (Task.holds.op("&")(int(Hold.DEPENDENCY_FAILED)) != 0).label("held")
+    rows = await tx.session.execute(
+        select(Task.status, Task.merge_state, held, func.count())
+        .where(Task.execution_id == execution_id)
+        .group_by(Task.status, Task.merge_state, held)
+    )
+    return {(row[0], row[1], row[2]): row[3] for row in rows}
+
+
+async def snapshot(tx: Tx, after: str, limit: int) -> list[Task]:
+    """Tasks by id, for replicas."""
+    return list((await tx.session.scalars(select(Task).where(Task.id > after).order_by(Task.id).limit(limit))).all())
+
+
+async def counts_by_status(tx: Tx, organization_ids: Sequence[str]) -> list[tuple[str, str, int]]:
+    """(organization, status, tasks)."""
+    rows = await tx.session.execute(
+        select(Task.organization_id, Task.status, func.count())
+        .where(Task.organization_id.in_(organization_ids))
+        .group_by(Task.organization_id, Task.status)
+    )
+    return [(row[0], row[1], row[2]) for row in rows]

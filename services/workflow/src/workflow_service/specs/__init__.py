@@ -1,0 +1,1 @@
+"""Specs: requirements, design, plan, execution."""

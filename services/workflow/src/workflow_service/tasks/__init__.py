@@ -1,0 +1,1 @@
+"""Tasks at the HTTP edge."""

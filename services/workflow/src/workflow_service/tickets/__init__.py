@@ -1,0 +1,1 @@
+"""Tickets at the HTTP edge: lists, approval, duplicates, context."""
