@@ -34,6 +34,8 @@ class PartSpec:
     """Parts and steps that must be ready before a process of this part starts."""
     claims: Callable[[int], list[PortClaim]] = lambda _: []
     """Instance number → ports it listens on, checked before the stack starts."""
+    ends_before: tuple[str, ...] = ()
+    """Parts that must outlive this one although it starts without them."""
     instances: int = 1
     scalable: bool = False
     """Whether a second instance makes sense."""

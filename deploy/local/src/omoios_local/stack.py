@@ -99,7 +99,7 @@ class Stack:
         return PartSpec("edge", make, (), self._claims("edge"), scalable=True)
 
     def _gateway(self) -> PartSpec:
-        return PartSpec("gateway", lambda _: self.gateway, ("edge",), self._claims("gateway"))
+        return PartSpec("gateway", lambda _: self.gateway, ("edge",), self._claims("gateway"), SERVICES)
 
     def _runner(self) -> PartSpec:
         def make(number: int) -> RunnerPart:

@@ -155,13 +155,19 @@ class Supervisor:
             self.units.clear()
 
     def _levels(self) -> list[list[Unit]]:
-        """Units grouped so that each group needs only earlier ones."""
+        """Units grouped so that each group may end before all earlier ones."""
         depth: dict[str, int] = {}
-        for name in self.order:
-            depth[name] = 1 + max((depth[need] for need in self.specs[name].needs), default=0)
+
+        def depth_of(name: str) -> int:
+            if name not in depth:
+                spec = self.specs[name]
+                outlived = spec.ends_before if isinstance(spec, PartSpec) else ()
+                depth[name] = 1 + max((depth_of(other) for other in (*spec.needs, *outlived)), default=0)
+            return depth[name]
+
         levels: dict[int, list[Unit]] = {}
         for (name, _), unit in self.units.items():
-            levels.setdefault(depth[name], []).append(unit)
+            levels.setdefault(depth_of(name), []).append(unit)
         return [levels[level] for level in sorted(levels)]
 
     def find(self, name: str, number: int | None = None) -> list[Instance]:

@@ -162,6 +162,19 @@ async def test_suspended_and_stubborn_processes_are_ended(supervise, tmp_path):
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
+async def test_the_front_ends_first_and_what_others_need_last(supervise, tmp_path):
+    supervisor = supervise(
+        part(Program(SERVER, tmp_path), "database"),
+        part(Program(SERVER, tmp_path), "front", ends_before=("service",)),
+        part(Program(SERVER, tmp_path), "service", needs=("database",)),
+    )
+    await supervisor.up()
+    stopped = []
+    supervisor.subscribe(lambda unit: stopped.append(unit["part"]) if unit["state"] == "stopped" else None)
+    await supervisor.down()
+    assert stopped == ["front", "service", "database"]
+
+
 async def test_children_of_a_killed_process_do_not_stay(supervise, tmp_path):
     source = (
         "import subprocess, sys\nchild = subprocess.Popen(['sleep', '60'])\nprint(child.pid, flush=True)\n" + SERVER

@@ -1,10 +1,9 @@
-"""Delays between restarts, the order of parts, log rotation."""
+"""Delays between restarts, the order of parts."""
 
 import pytest
 
 from omoios_local.instance import backoff_s
 from omoios_local.ports import SERVICES, PortPlan
-from omoios_local.rotation import rotate
 from omoios_local.runnable import StepSpec, closure, order
 from omoios_local.stack import Stack
 from omoios_local.state import State, repository_root
@@ -42,23 +41,3 @@ def test_each_service_waits_for_its_own_migrations_and_the_streams(tmp_path):
     for name in SERVICES:
         needed = closure(specs, [name])
         assert needed == {name, f"migrate-{name}", "databases", "postgres", "topology", "nats", "redis"}
-
-
-def test_rotation_keeps_the_newest_and_drops_the_oldest(tmp_path):
-    log = tmp_path / "part.log"
-    for generation in range(5):
-        log.write_text(f"generation {generation}\n" * 10)
-        assert rotate(log, max_bytes=50, keep=3)
-        assert log.stat().st_size == 0
-    kept = {path.name: path.read_text().split("\n")[0] for path in tmp_path.glob("part.log.*")}
-    assert kept == {"part.log.1": "generation 4", "part.log.2": "generation 3", "part.log.3": "generation 2"}
-
-
-def test_a_writer_goes_on_after_rotation(tmp_path):
-    log = tmp_path / "part.log"
-    with log.open("ab", buffering=0) as writer:
-        writer.write(b"before\n" * 20)
-        assert rotate(log, max_bytes=50)
-        writer.write(b"after\n")
-    assert log.read_bytes() == b"after\n"
-    assert not rotate(log, max_bytes=50)
