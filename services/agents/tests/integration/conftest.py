@@ -75,9 +75,15 @@ class World:
 
 
 @pytest.fixture
-async def world(service_host: Any, rpc_stub: Any, signing: Any) -> World:
+async def world_parts(rpc_stub: Any, signing: Any) -> tuple[Workflow, Vcs, Identity, str]:
+    """The peers and where they are served."""
     workflow, vcs, identity = Workflow(), Vcs(), Identity(signing)
-    target = await rpc_stub(workflow, vcs, identity)
+    return workflow, vcs, identity, await rpc_stub(workflow, vcs, identity)
+
+
+@pytest.fixture
+async def world(service_host: Any, world_parts: Any, signing: Any) -> World:
+    workflow, vcs, identity, target = world_parts
     running = await service_host(
         build, "agents", rpc_targets={"workflow": target, "vcs": target, "identity": target}, claim_poll_s=0.2
     )
