@@ -138,8 +138,9 @@ def dlq_replay(context: typer.Context) -> None:
 def rebuild(
     context: typer.Context,
     service: Annotated[str | None, typer.Argument(help="one service; all of them without it")] = None,
+    only: Annotated[list[str] | None, typer.Argument(help="projections, or outbox; all without it")] = None,
 ) -> None:
     """Rebuild the read-only projections from their owners' snapshots."""
     with failures():
         for name in [service] if service else SERVICES:
-            become(environment_of(context.obj, name), "servicekit.events.rebuild", name)
+            become(environment_of(context.obj, name), "servicekit.events.rebuild", name, *(only or []))
