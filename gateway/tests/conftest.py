@@ -42,10 +42,15 @@ class Upstreams:
 
     def start(self, name: str, *instances: str) -> None:
         """Starts one process of stand-ins (``service:instance:port``) and waits until all of them answer."""
-        self.processes[name] = subprocess.Popen([sys.executable, str(STANDIN), *instances])
-        for instance in instances:
+        self.start_all({name: list(instances)})
+
+    def start_all(self, groups: dict[str, list[str]]) -> None:
+        """Starts several processes at once: name → its stand-ins."""
+        for name, instances in groups.items():
+            self.processes[name] = subprocess.Popen([sys.executable, str(STANDIN), *instances])
+        for instance in (instance for instances in groups.values() for instance in instances):
             url = f"http://127.0.0.1:{instance.rpartition(':')[2]}/readyz"
-            eventually(lambda url=url: answers(url), f"{instance} answers")  # type: ignore[misc]
+            eventually(lambda url=url: answers(url), f"{instance} answers", 30.0)  # type: ignore[misc]
 
     def start_edge(self, name: str, environment: str, pending_file: Path) -> int:
         """Starts an edge process for an environment; returns its port without waiting."""

@@ -21,8 +21,7 @@ PATH = "/api/v1/tasks/t1"
 def two(gateways: Gateways, upstreams: Upstreams) -> Iterator[tuple[Gateway, dict[str, int]]]:
     """A gateway over two workflow instances, ``a`` and ``b``, each a process of its own, with their ports."""
     ports = {"a": free_port(), "b": free_port()}
-    for name, port in ports.items():
-        upstreams.start(f"workflow-{name}", f"workflow:{name}:{port}")
+    upstreams.start_all({f"workflow-{name}": [f"workflow:{name}:{port}"] for name, port in ports.items()})
     try:
         yield gateways.start("two", instances={"workflow": list(ports.values())}), ports
     finally:
