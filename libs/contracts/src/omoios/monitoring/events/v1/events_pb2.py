@@ -25,27 +25,43 @@ _sym_db = _symbol_database.Default()
 from omoios.options.v1 import options_pb2 as omoios_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(omoios/monitoring/events/v1/events.proto\x12\x1bomoios.monitoring.events.v1\x1a\x1fomoios/options/v1/options.proto\"\xd1\x01\n\x0f\x41nomalyDetected\x12\x12\n\nanomaly_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x14\n\x0csubject_type\x18\x03 \x01(\t\x12\x12\n\nsubject_id\x18\x04 \x01(\t\x12\x14\n\x0c\x61nomaly_type\x18\x05 \x01(\t\x12\x10\n\x08severity\x18\x06 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t:/\xea\xe0\x18+\n\x1emonitoring.anomaly.detected.v1\x12\x07\x61nomaly\x18\x01\"u\n\x13\x41nomalyAcknowledged\x12\x12\n\nanomaly_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63knowledged_by\x18\x02 \x01(\t:1\xea\xe0\x18-\n\"monitoring.anomaly.acknowledged.v1\x12\x07\x61nomaly\"\xbd\x01\n\x0e\x41lertTriggered\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x0f\n\x07rule_id\x18\x02 \x01(\t\x12\x10\n\x08severity\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x14\n\x0csubject_type\x18\x06 \x01(\t\x12\x12\n\nsubject_id\x18\x07 \x01(\t:,\xea\xe0\x18(\n\x1dmonitoring.alert.triggered.v1\x12\x05\x61lert\x18\x01\"a\n\rAlertResolved\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x13\n\x0bresolved_by\x18\x02 \x01(\t:)\xea\xe0\x18%\n\x1cmonitoring.alert.resolved.v1\x12\x05\x61lertb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(omoios/monitoring/events/v1/events.proto\x12\x1bomoios.monitoring.events.v1\x1a\x1fomoios/options/v1/options.proto\"\xaa\x03\n\x0f\x41nomalyDetected\x12\x12\n\nanomaly_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x14\n\x0csubject_type\x18\x03 \x01(\t\x12\x12\n\nsubject_id\x18\x04 \x01(\t\x12\x14\n\x0c\x61nomaly_type\x18\x05 \x01(\t\x12\x10\n\x08severity\x18\x06 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\x12\x13\n\x0bmetric_name\x18\x08 \x01(\t\x12\x16\n\x0e\x62\x61seline_value\x18\t \x01(\x01\x12\x16\n\x0eobserved_value\x18\n \x01(\x01\x12\x19\n\x11\x64\x65viation_percent\x18\x0b \x01(\x01\x12H\n\x06labels\x18\x0c \x03(\x0b\x32\x38.omoios.monitoring.events.v1.AnomalyDetected.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:/\xea\xe0\x18+\n\x1emonitoring.anomaly.detected.v1\x12\x07\x61nomaly\x18\x01\"\xa7\x01\n\x0f\x41nomalyResolved\x12\x12\n\nanomaly_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x14\n\x0csubject_type\x18\x03 \x01(\t\x12\x12\n\nsubject_id\x18\x04 \x01(\t\x12\x13\n\x0bmetric_name\x18\x05 \x01(\t:-\xea\xe0\x18)\n\x1emonitoring.anomaly.resolved.v1\x12\x07\x61nomaly\"u\n\x13\x41nomalyAcknowledged\x12\x12\n\nanomaly_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63knowledged_by\x18\x02 \x01(\t:1\xea\xe0\x18-\n\"monitoring.anomaly.acknowledged.v1\x12\x07\x61nomaly\"\x88\x03\n\x0e\x41lertTriggered\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x0f\n\x07rule_id\x18\x02 \x01(\t\x12\x10\n\x08severity\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x14\n\x0csubject_type\x18\x06 \x01(\t\x12\x12\n\nsubject_id\x18\x07 \x01(\t\x12\x13\n\x0bmetric_name\x18\x08 \x01(\t\x12\x15\n\rcurrent_value\x18\t \x01(\x01\x12\x11\n\tthreshold\x18\n \x01(\x01\x12G\n\x06labels\x18\x0b \x03(\x0b\x32\x37.omoios.monitoring.events.v1.AlertTriggered.LabelsEntry\x12\x12\n\nproject_id\x18\x0c \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:,\xea\xe0\x18(\n\x1dmonitoring.alert.triggered.v1\x12\x05\x61lert\x18\x01\"m\n\x11\x41lertAcknowledged\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63knowledged_by\x18\x02 \x01(\t:-\xea\xe0\x18)\n monitoring.alert.acknowledged.v1\x12\x05\x61lert\"o\n\rAlertResolved\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x13\n\x0bresolved_by\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t:)\xea\xe0\x18%\n\x1cmonitoring.alert.resolved.v1\x12\x05\x61lertb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'omoios.monitoring.events.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ANOMALYDETECTED_LABELSENTRY']._loaded_options = None
+  _globals['_ANOMALYDETECTED_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_ANOMALYDETECTED']._loaded_options = None
   _globals['_ANOMALYDETECTED']._serialized_options = b'\352\340\030+\n\036monitoring.anomaly.detected.v1\022\007anomaly\030\001'
+  _globals['_ANOMALYRESOLVED']._loaded_options = None
+  _globals['_ANOMALYRESOLVED']._serialized_options = b'\352\340\030)\n\036monitoring.anomaly.resolved.v1\022\007anomaly'
   _globals['_ANOMALYACKNOWLEDGED']._loaded_options = None
   _globals['_ANOMALYACKNOWLEDGED']._serialized_options = b'\352\340\030-\n\"monitoring.anomaly.acknowledged.v1\022\007anomaly'
+  _globals['_ALERTTRIGGERED_LABELSENTRY']._loaded_options = None
+  _globals['_ALERTTRIGGERED_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_ALERTTRIGGERED']._loaded_options = None
   _globals['_ALERTTRIGGERED']._serialized_options = b'\352\340\030(\n\035monitoring.alert.triggered.v1\022\005alert\030\001'
+  _globals['_ALERTACKNOWLEDGED']._loaded_options = None
+  _globals['_ALERTACKNOWLEDGED']._serialized_options = b'\352\340\030)\n monitoring.alert.acknowledged.v1\022\005alert'
   _globals['_ALERTRESOLVED']._loaded_options = None
   _globals['_ALERTRESOLVED']._serialized_options = b'\352\340\030%\n\034monitoring.alert.resolved.v1\022\005alert'
   _globals['_ANOMALYDETECTED']._serialized_start=107
-  _globals['_ANOMALYDETECTED']._serialized_end=316
-  _globals['_ANOMALYACKNOWLEDGED']._serialized_start=318
-  _globals['_ANOMALYACKNOWLEDGED']._serialized_end=435
-  _globals['_ALERTTRIGGERED']._serialized_start=438
-  _globals['_ALERTTRIGGERED']._serialized_end=627
-  _globals['_ALERTRESOLVED']._serialized_start=629
-  _globals['_ALERTRESOLVED']._serialized_end=726
+  _globals['_ANOMALYDETECTED']._serialized_end=533
+  _globals['_ANOMALYDETECTED_LABELSENTRY']._serialized_start=439
+  _globals['_ANOMALYDETECTED_LABELSENTRY']._serialized_end=484
+  _globals['_ANOMALYRESOLVED']._serialized_start=536
+  _globals['_ANOMALYRESOLVED']._serialized_end=703
+  _globals['_ANOMALYACKNOWLEDGED']._serialized_start=705
+  _globals['_ANOMALYACKNOWLEDGED']._serialized_end=822
+  _globals['_ALERTTRIGGERED']._serialized_start=825
+  _globals['_ALERTTRIGGERED']._serialized_end=1217
+  _globals['_ALERTTRIGGERED_LABELSENTRY']._serialized_start=439
+  _globals['_ALERTTRIGGERED_LABELSENTRY']._serialized_end=484
+  _globals['_ALERTACKNOWLEDGED']._serialized_start=1219
+  _globals['_ALERTACKNOWLEDGED']._serialized_end=1328
+  _globals['_ALERTRESOLVED']._serialized_start=1330
+  _globals['_ALERTRESOLVED']._serialized_end=1441
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +22,26 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class AnomalyDetected(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ANOMALY_ID_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     SUBJECT_TYPE_FIELD_NUMBER: _builtins.int
@@ -27,6 +49,11 @@ class AnomalyDetected(_message.Message):
     ANOMALY_TYPE_FIELD_NUMBER: _builtins.int
     SEVERITY_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    METRIC_NAME_FIELD_NUMBER: _builtins.int
+    BASELINE_VALUE_FIELD_NUMBER: _builtins.int
+    OBSERVED_VALUE_FIELD_NUMBER: _builtins.int
+    DEVIATION_PERCENT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     anomaly_id: _builtins.str
     project_id: _builtins.str
     subject_type: _builtins.str
@@ -35,6 +62,14 @@ class AnomalyDetected(_message.Message):
     anomaly_type: _builtins.str
     severity: _builtins.str
     description: _builtins.str
+    metric_name: _builtins.str
+    baseline_value: _builtins.float
+    observed_value: _builtins.float
+    deviation_percent: _builtins.float
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What was measured, such as {agent_id: ...}; alerts are told apart by it."""
+
     def __init__(
         self,
         *,
@@ -45,14 +80,52 @@ class AnomalyDetected(_message.Message):
         anomaly_type: _builtins.str = ...,
         severity: _builtins.str = ...,
         description: _builtins.str = ...,
+        metric_name: _builtins.str = ...,
+        baseline_value: _builtins.float = ...,
+        observed_value: _builtins.float = ...,
+        deviation_percent: _builtins.float = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anomaly_id", b"anomaly_id", "anomaly_type", b"anomaly_type", "description", b"description", "project_id", b"project_id", "severity", b"severity", "subject_id", b"subject_id", "subject_type", b"subject_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anomaly_id", b"anomaly_id", "anomaly_type", b"anomaly_type", "baseline_value", b"baseline_value", "description", b"description", "deviation_percent", b"deviation_percent", "labels", b"labels", "metric_name", b"metric_name", "observed_value", b"observed_value", "project_id", b"project_id", "severity", b"severity", "subject_id", b"subject_id", "subject_type", b"subject_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AnomalyDetected: _TypeAlias = AnomalyDetected  # noqa: Y015
+
+@_typing.final
+class AnomalyResolved(_message.Message):
+    """What was observed is as it should be again; open alerts about it end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANOMALY_ID_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_TYPE_FIELD_NUMBER: _builtins.int
+    SUBJECT_ID_FIELD_NUMBER: _builtins.int
+    METRIC_NAME_FIELD_NUMBER: _builtins.int
+    anomaly_id: _builtins.str
+    project_id: _builtins.str
+    subject_type: _builtins.str
+    subject_id: _builtins.str
+    metric_name: _builtins.str
+    def __init__(
+        self,
+        *,
+        anomaly_id: _builtins.str = ...,
+        project_id: _builtins.str = ...,
+        subject_type: _builtins.str = ...,
+        subject_id: _builtins.str = ...,
+        metric_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anomaly_id", b"anomaly_id", "metric_name", b"metric_name", "project_id", b"project_id", "subject_id", b"subject_id", "subject_type", b"subject_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnomalyResolved: _TypeAlias = AnomalyResolved  # noqa: Y015
 
 @_typing.final
 class AnomalyAcknowledged(_message.Message):
@@ -80,6 +153,26 @@ Global___AnomalyAcknowledged: _TypeAlias = AnomalyAcknowledged  # noqa: Y015
 class AlertTriggered(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ALERT_ID_FIELD_NUMBER: _builtins.int
     RULE_ID_FIELD_NUMBER: _builtins.int
     SEVERITY_FIELD_NUMBER: _builtins.int
@@ -87,6 +180,11 @@ class AlertTriggered(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     SUBJECT_TYPE_FIELD_NUMBER: _builtins.int
     SUBJECT_ID_FIELD_NUMBER: _builtins.int
+    METRIC_NAME_FIELD_NUMBER: _builtins.int
+    CURRENT_VALUE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     rule_id: _builtins.str
     severity: _builtins.str
@@ -94,6 +192,12 @@ class AlertTriggered(_message.Message):
     message: _builtins.str
     subject_type: _builtins.str
     subject_id: _builtins.str
+    metric_name: _builtins.str
+    current_value: _builtins.float
+    threshold: _builtins.float
+    project_id: _builtins.str
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -104,14 +208,41 @@ class AlertTriggered(_message.Message):
         message: _builtins.str = ...,
         subject_type: _builtins.str = ...,
         subject_id: _builtins.str = ...,
+        metric_name: _builtins.str = ...,
+        current_value: _builtins.float = ...,
+        threshold: _builtins.float = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        project_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "message", b"message", "rule_id", b"rule_id", "severity", b"severity", "subject_id", b"subject_id", "subject_type", b"subject_type", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "current_value", b"current_value", "labels", b"labels", "message", b"message", "metric_name", b"metric_name", "project_id", b"project_id", "rule_id", b"rule_id", "severity", b"severity", "subject_id", b"subject_id", "subject_type", b"subject_type", "threshold", b"threshold", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AlertTriggered: _TypeAlias = AlertTriggered  # noqa: Y015
+
+@_typing.final
+class AlertAcknowledged(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_BY_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    acknowledged_by: _builtins.str
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+        acknowledged_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_by", b"acknowledged_by", "alert_id", b"alert_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlertAcknowledged: _TypeAlias = AlertAcknowledged  # noqa: Y015
 
 @_typing.final
 class AlertResolved(_message.Message):
@@ -119,17 +250,20 @@ class AlertResolved(_message.Message):
 
     ALERT_ID_FIELD_NUMBER: _builtins.int
     RESOLVED_BY_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     resolved_by: _builtins.str
+    note: _builtins.str
     def __init__(
         self,
         *,
         alert_id: _builtins.str = ...,
         resolved_by: _builtins.str = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "resolved_by", b"resolved_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "note", b"note", "resolved_by", b"resolved_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
