@@ -158,7 +158,8 @@ def configure(settings: ServiceSettings, service: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [_StandardLibrary()]
     root.setLevel(max(level, logging.INFO))
-    for noisy in ("uvicorn.access", "httpx2", "httpcore2", "asyncio"):
+    # At INFO uvicorn.error tells the address of each WebSocket, with the token in its query.
+    for noisy in ("uvicorn.access", "uvicorn.error", "httpx2", "httpcore2", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers.clear()

@@ -72,10 +72,17 @@ class Consumers:
 
     def on_any(self, service: str, handler: Handler) -> None:
         """Register a handler for every event of a service that has no handler of its own here."""
+        self.on_any_batch(service, _one_by_one(handler))
+
+    def on_any_batch(self, service: str, handler: BatchHandler) -> None:
+        """Register a handler for every event of a service; it is called with neighbouring events together.
+
+        It may also be called with a single one, when a batch is repeated because of another event's error.
+        """
         source = self.sources.setdefault(service, Source(service))
         if source.fallback is not None:
             raise ValueError(f"{self.name} has a handler for all of {service} already")
-        source.fallback = _one_by_one(handler)
+        source.fallback = handler
 
     def durable(self, owner: str, source: Source) -> str:
         """Return the name of the durable with which service `owner` reads a source."""
