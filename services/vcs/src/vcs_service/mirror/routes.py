@@ -18,11 +18,13 @@ import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from servicekit.auth import Principal
-from servicekit.auth.dependencies import authenticator_of
+from servicekit.auth.authenticator import Authenticator
 from servicekit.auth.errors import unauthenticated
 from servicekit.errors import AppError, Kind
+from servicekit.http.body import admit_body
 from vcs_service.errors import MALFORMED_PUSH, PUSH_REFUSED
 from vcs_service.mirror.service import MirrorService
 
@@ -96,7 +98,7 @@ def _answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[R
 
 
 async def _principal(request: Request) -> Principal:
-    authenticator = authenticator_of(request)
+    authenticator: Authenticator = request.app.state.authenticator
     header = request.headers.get("authorization", "")
     scheme, _, value = header.partition(" ")
     if scheme.lower() == "bearer":
@@ -122,6 +124,7 @@ def _announcement(service: str) -> bytes:
 
 async def _body(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body's bytes, unzipped where git zipped them. Raises 413 beyond `limit`, of unzipped bytes as well."""
+    admit_body(request.scope, limit)
     unzip = zlib.decompressobj(16 + zlib.MAX_WBITS) if request.headers.get("content-encoding") == "gzip" else None
     total = 0
     async for chunk in request.stream():
@@ -153,6 +156,16 @@ async def _chain(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes
         yield part
 
 
+class _PackResponse(StreamingResponse):
+    """Streams while the request's body is still being read.
+
+    The base class would read the request as well, to notice a disconnect, and so take parts of the pack away.
+    """
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await self.stream_response(send)
+
+
 async def _exchange(
     request: Request, mirror: MirrorService, command: str, repository: Path, body: AsyncIterator[bytes]
 ) -> Response:
@@ -166,7 +179,7 @@ async def _exchange(
             assert process.stdin is not None
             assert process.stdout is not None
             assert process.stderr is not None
-            feeding = asyncio.create_task(_feed(process.stdin, body))
+            feeding = asyncio.create_task(_feed(process, body))
             complaints = asyncio.create_task(process.stderr.read(64 * 1024))
             try:
                 while part := await process.stdout.read(READ_SIZE):
@@ -180,14 +193,21 @@ async def _exchange(
                     task.cancel()
                 await asyncio.gather(feeding, complaints, return_exceptions=True)
 
-    return StreamingResponse(stream(), media_type=f"application/x-git-{command}-result", headers=_NO_CACHE)
+    return _PackResponse(stream(), media_type=f"application/x-git-{command}-result", headers=_NO_CACHE)
 
 
-async def _feed(stdin: asyncio.StreamWriter, body: AsyncIterator[bytes]) -> None:
-    # The process may end before it has read all: its answer says why, and the rest is of no use.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError, ClientDisconnect):
+async def _feed(process: asyncio.subprocess.Process, body: AsyncIterator[bytes]) -> None:
+    """Hands the body on. What cannot be read to its end must not look complete: the process is killed instead."""
+    assert process.stdin is not None
+    try:
         async for part in body:
-            stdin.write(part)
-            await stdin.drain()
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        stdin.close()
+            process.stdin.write(part)
+            await process.stdin.drain()
+        process.stdin.close()
+    except (BrokenPipeError, ConnectionResetError):
+        # The process has ended before it read all; its answer says why, and the rest is of no use.
+        return
+    except (ClientDisconnect, AppError) as error:
+        _log.info("pack_not_received", error=str(error))
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()

@@ -1,0 +1,223 @@
+"""`/commits` and `/branch-workflow` through HTTP, and the replica of tickets."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from omoios.vcs.v1 import vcs_pb2 as pb
+from servicekit.events import Event
+from servicekit.ids import new_id
+from servicekit.testing.problems import assert_problem
+from vcs_service import replica
+
+from .conftest import ORGANIZATION, Vcs, git, ticket_created
+
+COMMITS = "/api/v1/commits"
+BRANCHES = "/api/v1/branch-workflow"
+
+
+class TestCommits:
+    async def test_a_finished_branch_links_its_commits(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        ticket = await vcs.ticket(project)
+        head = await vcs.work(project, "task-1", {"new.txt": "a\nb\n"}, ticket_id=ticket)
+        viewer = await vcs.user("viewer")
+        page = (await vcs.http.get(f"{COMMITS}/ticket/{ticket}", headers=viewer)).json()
+        assert page["total"] == 1
+        commit = page["commits"][0]
+        assert commit["commit_sha"] == head
+        assert commit["agent_id"] == "agent-1"
+        assert commit["insertions"] == 2
+        assert commit["link_method"] == "branch"
+        short = await vcs.http.get(f"{COMMITS}/{head[:8]}", headers=viewer)
+        assert short.json() == commit
+        diff = (await vcs.http.get(f"{COMMITS}/{head}/diff", headers=viewer)).json()
+        assert diff["files"][0]["path"] == "new.txt"
+        assert diff["files"][0]["status"] == "added"
+        assert "+a\n+b" in diff["files"][0]["patch"]
+        none = (await vcs.http.get(f"{COMMITS}/{head}/diff", params={"file_path": "x"}, headers=viewer)).json()
+        assert none["files"] == []
+        agent = (await vcs.http.get(f"{COMMITS}/agent/agent-1", headers=viewer)).json()
+        assert agent["total"] == 1
+        counts = await vcs.call("BatchCountCommits", pb.BatchCountCommitsRequest(project_ids=[project]), "workflow")
+        assert counts.counts[0].commits == 1
+
+    async def test_finishing_twice_links_once(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        ticket = await vcs.ticket(project)
+        head = await vcs.work(project, "task-1", {"new.txt": "a\n"}, ticket_id=ticket)
+        request = pb.FinishBranchRequest(project_id=project, task_id="task-1", attempt=1, head_sha=head)
+        again = await vcs.call("FinishBranch", request, "agents")
+        assert (again.head_sha, again.commits) == (head, 1)
+        page = (await vcs.http.get(f"{COMMITS}/ticket/{ticket}", headers=await vcs.user())).json()
+        assert page["total"] == 1
+
+    async def test_a_commit_is_linked_by_hand_once(self, vcs: Vcs) -> None:
+        ticket = await vcs.ticket(await vcs.project())
+        member, viewer = await vcs.user("member"), await vcs.user("viewer")
+        body = {
+            "commit_sha": "a" * 40,
+            "agent_id": "agent-7",
+            "commit_message": "By hand",
+            "files_list": {"x.py": {"status": "modified", "additions": 3, "deletions": 1, "patch": "@@"}},
+        }
+        path = f"{COMMITS}/ticket/{ticket}/link"
+        assert_problem(await vcs.http.post(path, json=body, headers=viewer), 403, "auth.forbidden")
+        linked = await vcs.http.post(path, json=body, headers=member)
+        assert linked.status_code == 200
+        assert linked.json()["link_method"] == "manual"
+        assert_problem(await vcs.http.post(path, json=body, headers=member), 409, "vcs.commit_already_linked")
+        diff = (await vcs.http.get(f"{COMMITS}/{'a' * 40}/diff", headers=viewer)).json()
+        assert diff["files"] == [
+            {"path": "x.py", "additions": 3, "deletions": 1, "changes": 4, "status": "modified", "patch": "@@"}
+        ]
+
+    async def test_others_see_nothing_and_bad_input_is_named(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        ticket = await vcs.ticket(project)
+        head = await vcs.work(project, "task-1", {"new.txt": "a\n"}, ticket_id=ticket)
+        eve = await vcs.user("owner", "org-2")
+        link = {"commit_sha": "b" * 40, "agent_id": "a"}
+        for method, path, body in (
+            ("GET", f"{COMMITS}/{head}", None),
+            ("GET", f"{COMMITS}/{head}/diff", None),
+            ("GET", f"{COMMITS}/ticket/{ticket}", None),
+            ("POST", f"{COMMITS}/ticket/{ticket}/link", link),
+        ):
+            assert_problem(await vcs.http.request(method, path, json=body), 401, "auth.unauthenticated")
+            foreign = await vcs.http.request(method, path, json=body, headers=eve)
+            assert foreign.status_code == 404, foreign.text
+        assert (await vcs.http.get(f"{COMMITS}/agent/agent-1", headers=eve)).json() == {"commits": [], "total": 0}
+        ada = await vcs.user()
+        assert_problem(await vcs.http.get(f"{COMMITS}/ticket/{uuid.uuid4()}", headers=ada), 404, "vcs.ticket_not_found")
+        for path in (
+            f"{COMMITS}/%25%25%25%25%25%25%25",
+            f"{COMMITS}/abc",
+            f"{COMMITS}/ticket/x",
+            f"{COMMITS}/ticket/{ticket}?limit=0",
+        ):
+            assert (await vcs.http.get(path, headers=ada)).status_code == 422, path
+        for change in ({"commit_sha": "xyz"}, {"files_list": {"a": []}}, {"insertions": -1}, {"agent_id": ""}):
+            answer = await vcs.http.post(f"{COMMITS}/ticket/{ticket}/link", json=link | change, headers=ada)
+            assert answer.status_code == 422
+
+
+class TestBranchWorkflow:
+    async def test_a_ticket_s_branch_from_start_to_merge(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        ticket = await vcs.ticket(project)
+        member = await vcs.user("member")
+        body = {
+            "ticket_id": ticket,
+            "ticket_title": "Fix: the THING (again)!",
+            "ticket_type": "Bug",
+            "priority": "CRITICAL",
+            "repo_owner": "o",
+            "repo_name": "r",
+            "user_id": "someone else",
+        }
+        started = (await vcs.http.post(f"{BRANCHES}/start", json=body, headers=member)).json()
+        assert started["success"] is True
+        assert started["branch_name"] == f"hotfix/{ticket}-fix-the-thing-again"
+        again = (await vcs.http.post(f"{BRANCHES}/start", json=body, headers=member)).json()
+        assert again == started
+        mirror = vcs.folder / "data" / "mirrors" / f"{project}.git"
+        new = git(
+            "commit-tree",
+            git("rev-parse", f"{started['branch_name']}^{{tree}}", cwd=mirror),
+            *("-p", started["sha"], "-m", "Work"),
+            cwd=mirror,
+        )
+        git("update-ref", f"refs/heads/{started['branch_name']}", new, cwd=mirror)
+        status = (
+            await vcs.http.post(
+                f"{BRANCHES}/status",
+                json={"branch_name": started["branch_name"], "ticket_id": ticket},
+                headers=await vcs.user("viewer"),
+            )
+        ).json()
+        assert status == {"success": True, "ahead_by": 1, "behind_by": 0, "has_conflicts": False, "error": None}
+        finished = (
+            await vcs.http.post(
+                f"{BRANCHES}/finish",
+                json={"ticket_id": ticket, "ticket_title": "x", "branch_name": started["branch_name"]},
+                headers=member,
+            )
+        ).json()
+        assert finished["success"] is True
+        assert finished["head_sha"] == new
+        merged = (await vcs.http.post(f"{BRANCHES}/merge", json={"ticket_id": ticket}, headers=member)).json()
+        assert merged["success"] is True
+        assert merged["target_branch"] == "omoios/main"
+        assert git("rev-parse", "omoios/main", cwd=mirror) == merged["merge_sha"]
+        pushed = await vcs.http.post(
+            f"{BRANCHES}/push", json={"project_id": project, "branch_name": "omoios/main"}, headers=member
+        )
+        assert pushed.status_code == 200, pushed.text
+        assert git("rev-parse", "omoios/main", cwd=vcs.origin) == merged["merge_sha"]
+        assert git("rev-parse", "main", cwd=vcs.origin) == started["sha"]
+
+    async def test_failures_are_told_in_the_answer(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        ticket = await vcs.ticket(project)
+        member = await vcs.user("member")
+        for path, body in (
+            ("finish", {"ticket_id": ticket, "branch_name": "feature/x"}),
+            ("merge", {"ticket_id": ticket}),
+            ("status", {"ticket_id": ticket, "branch_name": "feature/x"}),
+        ):
+            answer = await vcs.http.post(f"{BRANCHES}/{path}", json=body, headers=member)
+            assert answer.status_code == 200
+            assert answer.json()["success"] is False
+            assert answer.json()["error"]
+        unbound = await vcs.ticket(new_id("project-"))
+        body: dict[str, Any] = {"ticket_id": unbound, "ticket_title": "x"}
+        assert (await vcs.http.post(f"{BRANCHES}/start", json=body, headers=member)).json()["success"] is False
+
+    async def test_others_are_refused(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        ticket = await vcs.ticket(project)
+        eve, viewer = await vcs.user("owner", "org-2"), await vcs.user("viewer")
+        start = {"ticket_id": ticket, "ticket_title": "x"}
+        calls = [
+            ("start", start),
+            ("finish", {"ticket_id": ticket, "branch_name": "feature/x"}),
+            ("merge", {"ticket_id": ticket}),
+            ("status", {"ticket_id": ticket, "branch_name": "feature/x"}),
+            ("push", {"project_id": project, "branch_name": "omoios/main"}),
+        ]
+        for path, body in calls:
+            assert_problem(await vcs.http.post(f"{BRANCHES}/{path}", json=body), 401, "auth.unauthenticated")
+            assert (await vcs.http.post(f"{BRANCHES}/{path}", json=body, headers=eve)).status_code == 404
+            if path != "status":
+                answer = await vcs.http.post(f"{BRANCHES}/{path}", json=body, headers=viewer)
+                assert_problem(answer, 403, "auth.forbidden")
+        for body in ({}, start | {"ticket_id": "x"}, start | {"ticket_title": ""}):
+            assert (await vcs.http.post(f"{BRANCHES}/start", json=body, headers=viewer)).status_code == 422
+        member = await vcs.user("member")
+        for target in ("main", "refs/heads/main", "omoios/../main", "-f"):
+            body = {"project_id": project, "branch_name": target}
+            assert (await vcs.http.post(f"{BRANCHES}/push", json=body, headers=member)).status_code == 422
+
+
+class TestReplica:
+    async def test_a_ticket_told_twice_and_out_of_order_is_one(self, vcs: Vcs) -> None:
+        ticket = new_id()
+        body = ticket_created(ticket, "project-1")
+        headers = {
+            "Nats-Msg-Id": new_id(),
+            "Omoios-Time": "2026-11-23T10:00:00Z",
+            "Omoios-Aggregate-Type": "ticket",
+            "Omoios-Aggregate-Id": ticket,
+            "Omoios-Version": "1",
+            "Omoios-Organization": ORGANIZATION,
+        }
+        (group,) = vcs.running.service.consumers
+        for _ in range(3):
+            event: Event[Any] = Event(headers, "workflow.ticket.created.v1", body.SerializeToString())
+            async with vcs.running.service.db.uow() as tx:
+                await group.sources["workflow"].handlers[event.type](tx, [event])
+        found = await replica.Tickets(vcs.running.service.db).find(ticket)
+        assert found is not None
+        assert (found.project_id, found.organization_id) == ("project-1", ORGANIZATION)

@@ -1,0 +1,164 @@
+"""Merging finished branches in the order asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+
+from omoios.vcs.v1 import vcs_pb2 as pb
+from vcs_service.merging.adapters import Merger
+
+from .conftest import ORGANIZATION, Vcs, git
+
+TARGET = "omoios/spec"
+
+
+def item(task_id: str, head: str, attempt: int = 1) -> pb.MergeItem:
+    return pb.MergeItem(
+        task_id=task_id,
+        ticket_id="ticket-1",
+        branch=f"omoios-tasks/{task_id}/{attempt}",
+        head_sha=head,
+        attempt=attempt,
+    )
+
+
+async def merge(vcs: Vcs, project: str, *items: pb.MergeItem, merge_id: str = "merge-1", run: bool = True) -> Any:
+    request = pb.StartMergeRequest(
+        merge_id=merge_id,
+        project_id=project,
+        organization_id=ORGANIZATION,
+        spec_id="spec-1",
+        target_branch=TARGET,
+        items=items,
+    )
+    answer = await vcs.call("StartMerge", request, "workflow")
+    assert answer.merge_id == merge_id
+    if run:
+        await vcs.job("run-merges")
+    merges = await vcs.call("BatchGetMerges", pb.BatchGetMergesRequest(merge_ids=[merge_id]), "workflow")
+    return merges.merges[0]
+
+
+def mirror_of(vcs: Vcs, project: str) -> Any:
+    return vcs.folder / "data" / "mirrors" / f"{project}.git"
+
+
+async def subjects(vcs: Vcs) -> list[str]:
+    async with vcs.running.service.db.reader() as tx:
+        rows = await (await tx.connection()).fetch(
+            "SELECT subject FROM outbox WHERE subject LIKE 'vcs.branch.merged%' OR subject LIKE 'vcs.branch.conf%'"
+            " OR subject LIKE 'vcs.merge%' ORDER BY seq"
+        )
+    return [row["subject"] for row in rows]
+
+
+class TestMerge:
+    async def test_branches_are_merged_in_order_and_each_is_a_parent(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        first = await vcs.work(project, "task-1", {"one.txt": "1\n"})
+        second = await vcs.work(project, "task-2", {"two.txt": "2\n"})
+        done = await merge(vcs, project, item("task-1", first), item("task-2", second))
+        assert done.state == pb.MERGE_STATE_FINISHED
+        assert [outcome.outcome for outcome in done.outcomes] == ["merged", "merged"]
+        mirror = mirror_of(vcs, project)
+        assert git("rev-parse", TARGET, cwd=mirror) == done.target_sha
+        names = git("ls-tree", "-r", "--name-only", TARGET, cwd=mirror).split()
+        assert {"one.txt", "two.txt"} <= set(names)
+        parents = git("log", "--first-parent", "--format=%P", "-2", TARGET, cwd=mirror).splitlines()
+        assert parents[0].split()[1] == second
+        assert parents[1].split()[1] == first
+        assert "OmoiOS-Task: task-2" in git("log", "-1", "--format=%B", TARGET, cwd=mirror)
+        assert await subjects(vcs) == ["vcs.branch.merged.v1", "vcs.branch.merged.v1", "vcs.merge.finished.v1"]
+
+    async def test_a_conflict_stops_that_branch_only(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        heads = {
+            "task-1": await vcs.work(project, "task-1", {"README.md": "ours\n"}),
+            "task-2": await vcs.work(project, "task-2", {"README.md": "theirs\n"}),
+            "task-3": await vcs.work(project, "task-3", {"three.txt": "3\n"}),
+        }
+        done = await merge(vcs, project, *(item(task, head) for task, head in heads.items()))
+        assert [outcome.outcome for outcome in done.outcomes] == ["merged", "conflicted", "merged"]
+        assert list(done.outcomes[1].conflicting_files) == ["README.md"]
+        mirror = mirror_of(vcs, project)
+        assert git("show", f"{TARGET}:README.md", cwd=mirror) == "ours"
+        assert git("show", f"{TARGET}:three.txt", cwd=mirror) == "3"
+        assert (await subjects(vcs)).count("vcs.branch.conflicted.v1") == 1
+
+    async def test_an_unknown_commit_fails_alone(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        head = await vcs.work(project, "task-2", {"two.txt": "2\n"})
+        done = await merge(vcs, project, item("task-1", "1" * 40), item("task-2", head))
+        assert [outcome.outcome for outcome in done.outcomes] == ["failed", "merged"]
+
+    async def test_nothing_new_is_merged_as_empty(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        branch, _ = await vcs.branch(project, "task-1")
+        done = await merge(vcs, project, item("task-1", branch.base_sha))
+        assert [outcome.outcome for outcome in done.outcomes] == ["empty"]
+        assert done.target_sha == branch.base_sha
+
+    async def test_the_same_merge_twice_is_one(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        head = await vcs.work(project, "task-1", {"one.txt": "1\n"})
+        once = await merge(vcs, project, item("task-1", head))
+        twice = await merge(vcs, project, item("task-1", head))
+        assert once == twice
+        assert len(await subjects(vcs)) == 2
+        with pytest.raises(grpc.aio.AioRpcError) as other:
+            await merge(vcs, project, item("task-2", head))
+        assert other.value.code() is grpc.StatusCode.ABORTED
+
+    async def test_a_crash_after_the_ref_moved_has_one_effect(self, vcs: Vcs, monkeypatch: pytest.MonkeyPatch) -> None:
+        project = await vcs.project()
+        head = await vcs.work(project, "task-1", {"one.txt": "1\n"})
+        whole = Merger.merge
+
+        async def crash(self: Merger, *arguments: Any) -> Any:
+            await whole(self, *arguments)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Merger, "merge", crash)
+        with pytest.raises(KeyboardInterrupt):
+            await merge(vcs, project, item("task-1", head))
+        monkeypatch.undo()
+        mirror = mirror_of(vcs, project)
+        stands = git("rev-parse", TARGET, cwd=mirror)
+        async with vcs.running.service.db.uow() as tx:
+            await (await tx.connection()).execute("UPDATE merges SET lease_until = now()")
+        done = await merge(vcs, project, item("task-1", head))
+        assert done.state == pb.MERGE_STATE_FINISHED
+        assert git("rev-parse", TARGET, cwd=mirror) == stands
+        assert await subjects(vcs) == ["vcs.branch.merged.v1", "vcs.merge.finished.v1"]
+
+    async def test_two_instances_carry_a_merge_out_once(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        heads = [await vcs.work(project, f"task-{n}", {f"{n}.txt": "x\n"}) for n in range(3)]
+        items = [item(f"task-{n}", head) for n, head in enumerate(heads)]
+        await merge(vcs, project, *items, run=False)
+        await asyncio.gather(*(vcs.job("run-merges") for _ in range(4)))
+        assert (await subjects(vcs)).count("vcs.branch.merged.v1") == 3
+        assert (await subjects(vcs)).count("vcs.merge.finished.v1") == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"target_branch": "../main"},
+            {"target_branch": ""},
+            {"items": []},
+            {"items": [item("", "1" * 40)]},
+            {"items": [item("task-1", "HEAD")]},
+            {"items": [item("task-1", "1" * 40), item("task-1", "1" * 40)]},
+        ],
+    )
+    async def test_bad_requests_are_refused(self, vcs: Vcs, change: dict[str, Any]) -> None:
+        project = await vcs.project()
+        values = {"target_branch": TARGET, "items": [item("task-1", "1" * 40)]} | change
+        request = pb.StartMergeRequest(merge_id="m", project_id=project, organization_id=ORGANIZATION, **values)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await vcs.call("StartMerge", request, "workflow")
+        assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
