@@ -14,8 +14,6 @@ from redis.exceptions import NoScriptError, RedisError
 
 from servicekit.settings import ServiceSettings
 
-CONNECT_TIMEOUT_S = 0.5
-ANSWER_TIMEOUT_S = 0.5
 MAX_CONNECTIONS = 50
 
 # GCRA: one number per key, the time at which the bucket is empty again ("theoretical arrival time"). The key expires
@@ -66,8 +64,8 @@ class RedisClient:
         self._address = settings.redis_url
         self.raw: Any = aioredis.Redis.from_url(
             self._address or "redis://unset",
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=ANSWER_TIMEOUT_S,
+            socket_connect_timeout=settings.redis_timeout_s,
+            socket_timeout=settings.redis_timeout_s,
             max_connections=MAX_CONNECTIONS,
             retry=Retry(NoBackoff(), 0),
             health_check_interval=30,

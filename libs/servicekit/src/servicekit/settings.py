@@ -64,6 +64,8 @@ class ServiceSettings(BaseSettings):
     nats_password: SecretStr | None = None
 
     redis_url: str | None = Field(default=None, repr=False)
+    redis_timeout_s: float = Field(default=0.5, gt=0, le=30)
+    """Seconds for connecting and for each answer; a cache that is slower than that is as good as absent."""
 
     rpc_targets: dict[str, str] = Field(default_factory=dict)
 

@@ -78,6 +78,8 @@ class ServiceHosts:
             "redis_url": self._redis.url(),
             "rpc_targets": rpc_targets or {},
             "shutdown_grace_s": 2.0,
+            # A test machine that is busy with other tests is no reason to refuse a sign-in.
+            "redis_timeout_s": 10.0,
         }
         service = build(settings_class(**(values | settings)))
         database = service.db
