@@ -14,6 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from peers import Identity, QueuedTask, Vcs, Workflow
 
 from agents_service.main import build
+from servicekit.auth.access import AccessTable
+from servicekit.db import Database
+from servicekit.host import Service
+from servicekit.settings import ServiceSettings
 
 ORGANIZATION = "org-1"
 
@@ -87,6 +91,12 @@ async def world(service_host: Any, world_parts: Any, signing: Any) -> World:
     running = await service_host(
         build, "agents", rpc_targets={"workflow": target, "vcs": target, "identity": target}, claim_poll_s=0.2
     )
+    for user_id, organization_id, role in (
+        ("user-1", ORGANIZATION, "owner"),
+        ("user-2", ORGANIZATION, "viewer"),
+        ("user-3", "org-2", "owner"),
+    ):
+        identity.member(user_id, organization_id, role)
     return World(
         running,
         workflow,
@@ -97,3 +107,20 @@ async def world(service_host: Any, world_parts: Any, signing: Any) -> World:
         viewer=await signing.user("user-2", ORGANIZATION, "viewer"),
         stranger=await signing.user("user-3", "org-2", "owner"),
     )
+
+
+@pytest.fixture
+def tell(database: Any, nats_server: Any, outbox_runner: Any) -> Any:
+    """`await tell(service, (task_id, message), …)`: workflow's facts, through its outbox and relay to the consumers."""
+
+    async def send(service: Service, *messages: tuple[str, Any]) -> None:
+        settings = ServiceSettings(env="test", nats_url=nats_server.url, database_url=database("agents").url)
+        sender = Database(settings)
+        teller = Service("workflow", settings, AccessTable(), db=sender)
+        async with sender.uow() as tx:
+            for aggregate_id, message in messages:
+                tx.emit(message, aggregate_id=aggregate_id, organization_id=ORGANIZATION)
+        await outbox_runner(teller, service)
+        await sender.close()
+
+    return send

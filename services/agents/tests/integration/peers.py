@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from omoios.identity.v1 import identity_pb2, identity_pb2_grpc
 from omoios.vcs.v1 import vcs_pb2, vcs_pb2_grpc
 from omoios.workflow.v1 import workflow_pb2, workflow_pb2_grpc
+from servicekit.auth.testing import ROLE_PERMISSIONS
 from servicekit.clock import utc_now
 from servicekit.errors import AppError, Kind
 
@@ -213,6 +214,7 @@ class Identity(identity_pb2_grpc.IdentityServiceServicer):
         self.signing = signing
         self.revoked: list[tuple[str, str]] = []
         self.down = False
+        self.members: dict[str, Any] = {}
 
     async def IssueAgentToken(self, request: Any, context: Any) -> Any:
         token = self.signing.agent(request.organization_id, request.agent_id, ttl_s=request.ttl_s)
@@ -244,4 +246,17 @@ class Identity(identity_pb2_grpc.IdentityServiceServicer):
         return identity_pb2.RevokePrincipalResponse(not_before=_stamp(0))
 
     async def BatchGetMemberships(self, request: Any, context: Any) -> Any:
-        return identity_pb2.BatchGetMembershipsResponse()
+        return identity_pb2.BatchGetMembershipsResponse(
+            memberships=[self.members[user_id] for user_id in request.user_ids if user_id in self.members]
+        )
+
+    def member(self, user_id: str, organization_id: str, role: str) -> None:
+        """What identity knows of a user, also asked for after a refusal."""
+        self.members[user_id] = identity_pb2.Membership(
+            user_id=user_id,
+            organization_id=organization_id,
+            role=role,
+            permissions=ROLE_PERMISSIONS[role],
+            active=True,
+            version=1,
+        )

@@ -132,7 +132,7 @@ class Runners:
 async def working(
     world_parts: Any, service_host: Any, signing: Any, git_server: GitServer, open_folder: Path
 ) -> AsyncIterator[Any]:
-    workflow, vcs, identity, target = world_parts
+    workflow, vcs, _, target = world_parts
     running = await service_host(
         build,
         "agents",
@@ -331,4 +331,4 @@ async def test_a_hostile_repository_gains_nothing(working: Any) -> None:
     await working.until(lambda: task.status in {"completed", "failed"})
     assert task.status == "completed", task.error
     assert "new.txt" in working.git.show("omoios/task-a-1")
-    assert not Path(f"{trap}-0").exists()
+    assert not os.path.lexists(f"{trap}-0")

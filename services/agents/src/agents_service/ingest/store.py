@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import and_, func, insert, not_, or_, select, update
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from agents_service.ingest.rules import HEARTBEATS, StreamState, Transcript
 from agents_service.ingest.tables import SandboxEvent, SandboxStream
@@ -248,7 +249,7 @@ async def latest_of_types(tx: Tx, sandbox_ids: Sequence[str], types: Sequence[st
     query = (
         select(SandboxEvent)
         .where(SandboxEvent.sandbox_id.in_(sandbox_ids), SandboxEvent.event_type.in_(types))
-        .distinct(SandboxEvent.sandbox_id, SandboxEvent.event_type)
+        .ext(distinct_on(SandboxEvent.sandbox_id, SandboxEvent.event_type))
         .order_by(SandboxEvent.sandbox_id, SandboxEvent.event_type, SandboxEvent.sequence.desc())
     )
     return (await tx.session.execute(query)).scalars().all()
