@@ -15,17 +15,19 @@ from servicekit.db.event_options import event_type
 SERVICES = ("identity", "workflow", "agents", "monitoring", "billing", "vcs")
 
 _loaded: dict[str, dict[str, type[Message]]] = {}
+# A service of which one message is known by `register` may have others that were not looked for yet.
+_complete: set[str] = set()
 
 
 def events_of(service: str) -> dict[str, type[Message]]:
     """Return subject → message class of everything that a service can say; empty for an unknown service."""
-    known = _loaded.get(service)
-    if known is None:
-        known = _loaded[service] = {}
+    known = _loaded.setdefault(service, {})
+    if service not in _complete:
         package = f"omoios.{service}.events.v1"
         if service.isidentifier() and _exists(package):
             for message_class in _messages(package):
                 register(message_class)
+        _complete.add(service)
     return known
 
 
