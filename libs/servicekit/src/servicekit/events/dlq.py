@@ -77,14 +77,19 @@ async def run(options: argparse.Namespace, url: str, credentials: dict[str, Any]
     return count
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(prog="python -m servicekit.events.dlq", description=__doc__)
+    made.add_argument("command", choices=["list", "replay"])
+    made.add_argument("sequence", nargs="*", type=int, help="only these places in the stream DLQ")
+    made.add_argument("--durable", default="*", help="pattern, for example 'billing-*'")
+    made.add_argument("--subject", default="*", help="pattern, for example 'workflow.task.*'")
+    return made
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the process' exit code."""
-    parser = argparse.ArgumentParser(prog="python -m servicekit.events.dlq", description=__doc__)
-    parser.add_argument("command", choices=["list", "replay"])
-    parser.add_argument("sequence", nargs="*", type=int, help="only these places in the stream DLQ")
-    parser.add_argument("--durable", default="*", help="pattern, for example 'billing-*'")
-    parser.add_argument("--subject", default="*", help="pattern, for example 'workflow.task.*'")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     url, credentials = nats_address()
     count = asyncio.run(run(options, url, credentials))
     print(f"{count} dead letters {'replayed' if options.command == 'replay' else 'listed'}", file=sys.stderr)

@@ -192,7 +192,8 @@ class ConsumerLoop:
         if isinstance(error, Permanent):
             await self._bury(delivery.message, str(error))
         elif delivered >= self._max_deliver:
-            await self._bury(delivery.message, f"gave up after {delivered} deliveries: {type(error).__name__}: {error}")
+            reason = f"gave up after {delivered} deliveries: {type(error).__name__}: {error}"
+            await self._bury(delivery.message, reason, error)
         else:
             metrics.retried.labels(self._durable).inc()
             delay = self._backoff_s[min(delivered, len(self._backoff_s)) - 1]
@@ -202,20 +203,20 @@ class ConsumerLoop:
                 about=repr(delivery.event),
                 delivered=delivered,
                 delay_s=delay,
-                exc_info=error,
+                error=repr(error),
             )
             await delivery.message.nak(delay=delay)
 
-    async def _bury(self, message: Msg, reason: str) -> None:
+    async def _bury(self, message: Msg, reason: str, error: Exception | None = None) -> None:
         """Move a message to the dead letters; when that fails it comes back later, so that it is never lost."""
         try:
             await deadletters.bury(self._bus, message, self._durable, reason)
-        except (NatsError, APIError, TimeoutError, ConnectionError) as error:
-            _log.warning("dead_letter_failed", durable=self._durable, error=repr(error))
+        except (NatsError, APIError, TimeoutError, ConnectionError) as failure:
+            _log.warning("dead_letter_failed", durable=self._durable, error=repr(failure))
             await message.nak(delay=self._backoff_s[-1])
             return
         metrics.dead_letters.labels(self._durable).inc()
-        _log.error("event_dead", durable=self._durable, subject=message.subject, reason=reason)
+        _log.error("event_dead", durable=self._durable, subject=message.subject, reason=reason, exc_info=error)
         await message.term()
 
     @contextmanager

@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +127,7 @@ async def apply(js: JetStreamContext, plan: Plan) -> list[str]:
             done.append(f"stream {name} made")
         else:
             after = (await js.update_stream(config)).config
-            if after != before:
+            if _comparable(after) != _comparable(before):
                 done.append(f"stream {name} changed")
         existing = {info.name: info for info in await js.consumers_info(name)}
         for durable, item in stream.durables.items():
@@ -135,12 +135,20 @@ async def apply(js: JetStreamContext, plan: Plan) -> list[str]:
             info = await js.add_consumer(name, _consumer_config(durable, item))
             if known is None:
                 done.append(f"durable {durable} made")
-            elif known.config != info.config:
+            elif _comparable(known.config) != _comparable(info.config):
                 done.append(f"durable {durable} changed")
         for stale in existing:
             await js.delete_consumer(name, stale)
             done.append(f"durable {stale} removed")
     return done
+
+
+def _comparable(config: StreamConfig | ConsumerConfig | None) -> StreamConfig | ConsumerConfig | None:
+    """Leave out the metadata that the server adds to some of its answers."""
+    if config is None:
+        return None
+    own = {name: value for name, value in (config.metadata or {}).items() if not name.startswith("_nats.")}
+    return replace(config, metadata=own)
 
 
 def _stream_config(name: str, stream: Stream) -> StreamConfig:
