@@ -127,9 +127,16 @@ BACKOFF_BASE_S = 1.0
 BACKOFF_CAP_S = 60.0
 
 
+COMMAND_ENDED = ("command failed with exit code", "command ended by signal")
+"""How the error of a task whose command did not succeed begins; the command's own text follows."""
+
+
 def is_permanent(error: str) -> bool:
     """Whether trying again cannot help, by what the error says; an unknown error may be tried again."""
     lower = error.lower()
+    # A command that mentions "not found" in its text says nothing about why it failed.
+    if lower.startswith(COMMAND_ENDED):
+        return False
     return any(text in lower for text in PERMANENT)
 
 
