@@ -277,6 +277,7 @@ def upgrade() -> None:
         sa.Column("approval_deadline_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("requested_by_agent_id", sa.Text(), nullable=True),
         sa.Column("rejection_reason", sa.Text(), nullable=True),
+        sa.Column("content_hash", sa.Text(), nullable=True),
         sa.Column("user_id", sa.Text(), nullable=True),
         sa.Column("hidden", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column(
@@ -322,6 +323,7 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("approval_status = 'pending_review'"),
     )
+    op.create_index("ix_tickets_project_id_content_hash", "tickets", ["project_id", "content_hash"], unique=False)
     op.create_index(
         "ix_tickets_project_id_created_at_id",
         "tickets",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from servicekit.auth import Access, AccessTable
+from servicekit.auth import AGENTS, SANDBOXES, USERS, Access, AccessTable
 
+WORKERS = USERS | AGENTS | SANDBOXES
 _AGENTS = frozenset({"agents"})
 _READERS = frozenset({"agents", "monitoring"})
 
@@ -29,8 +30,76 @@ SPECS = {
     "specs.get_execution_status": Access("document:read"),
 }
 
+BOARD = {
+    "projects.get_project_stats": Access("project:read"),
+    "board.view_board": Access("ticket:read"),
+    "board.move_ticket": Access("ticket:write"),
+    "board.get_board_stats": Access("ticket:read"),
+    "board.list_wip_violations": Access("ticket:read"),
+    "board.auto_transition_ticket": Access("ticket:write"),
+    "board.get_column_of_phase": Access(),
+}
+GRAPH = {
+    "graph.get_project_graph": Access("ticket:read"),
+    "graph.get_ticket_graph": Access("ticket:read"),
+    "graph.list_blocked_tasks": Access("task:read"),
+    "graph.list_blocking_tasks": Access("task:read"),
+}
+TICKETS = {
+    "tickets.list_tickets": Access("ticket:read", principals=WORKERS),
+    "tickets.list_tickets_alias": Access("ticket:read", principals=WORKERS),
+    "tickets.create_ticket": Access("ticket:write"),
+    "tickets.check_duplicate_tickets": Access("ticket:read"),
+    "tickets.approve_ticket": Access("ticket:write"),
+    "tickets.reject_ticket": Access("ticket:write"),
+    "tickets.count_pending_reviews": Access("ticket:read"),
+    "tickets.get_approval_status": Access("ticket:read"),
+    "tickets.get_ticket": Access("ticket:read", principals=WORKERS),
+    "tickets.update_ticket": Access("ticket:write"),
+    "tickets.get_ticket_context": Access("ticket:read", principals=WORKERS),
+    "tickets.transition_ticket": Access("ticket:write"),
+    "tickets.block_ticket": Access("ticket:write"),
+    "tickets.unblock_ticket": Access("ticket:write"),
+    "tickets.regress_ticket": Access("ticket:write"),
+    "tickets.progress_ticket": Access("ticket:write"),
+}
+PHASES = {
+    "phases.list_phases": Access(),
+    "phases.get_phase": Access(),
+    "phases.validate_gate": Access("ticket:write"),
+    "phases.get_gate_status": Access("ticket:read"),
+    "phases.add_artifact": Access("ticket:write"),
+    "phases.transition_phase": Access("ticket:write"),
+    "phases.check_advance": Access("ticket:write"),
+    "phases.fast_track_ticket": Access("ticket:write"),
+    "phases.complete_ticket": Access("ticket:write"),
+    "phases.can_transition": Access("ticket:read"),
+    "phases.spawn_phase_tasks": Access("ticket:write"),
+}
+TASKS = {
+    "tasks.list_tasks": Access("task:read", principals=USERS | AGENTS),
+    "tasks.create_task": Access("task:write"),
+    "tasks.list_timed_out_tasks": Access("task:read"),
+    "tasks.list_cancellable_tasks": Access("task:read"),
+    "tasks.clean_up_timed_out_tasks": Access("task:write"),
+    "tasks.get_task": Access("task:read", principals=WORKERS),
+    "tasks.update_task": Access("task:write"),
+    "tasks.get_task_readiness": Access("task:read"),
+    "tasks.cancel_task": Access("task:write"),
+    "tasks.fail_task": Access("task:write"),
+    "tasks.retry_task": Access("task:write"),
+    "tasks.get_task_dependencies": Access("task:read", principals=WORKERS),
+    "tasks.check_circular_dependency": Access("task:read"),
+    "tasks.add_task_dependencies": Access("task:write"),
+    "tasks.set_task_dependencies": Access("task:write"),
+    "tasks.remove_task_dependency": Access("task:write"),
+    "tasks.get_timeout_status": Access("task:read"),
+    "tasks.set_task_timeout": Access("task:write"),
+    "tasks.register_conversation": Access("task:write", principals=WORKERS),
+}
+
 ACCESS = AccessTable(
-    operations={**PROJECTS, **SPECS},
+    operations={**PROJECTS, **SPECS, **BOARD, **GRAPH, **TICKETS, **PHASES, **TASKS},
     rpcs={
         "ClaimTasks": _AGENTS,
         "StartTasks": _AGENTS,

@@ -40,12 +40,13 @@ class VcsClient:
             ),
             timeout=VCS_TIMEOUT_S,
         )
-        return response.repository
+        repository: vcs_pb2.Repository = response.repository
+        return repository
 
     async def start_merge(self, request: vcs_pb2.StartMergeRequest) -> str:
         """Asks for a merge; its outcomes come as events. Idempotent per merge id."""
         response = await self._stub.StartMerge(request, timeout=VCS_TIMEOUT_S)
-        return response.merge_id
+        return str(response.merge_id)
 
     async def merges(self, merge_ids: Sequence[str]) -> list[vcs_pb2.Merge]:
         """How these merges stand; unknown ones are left out."""
@@ -86,7 +87,8 @@ class BillingClient:
             ),
             timeout=BILLING_TIMEOUT_S,
         )
-        return response.reservation
+        reservation: billing_pb2.Reservation = response.reservation
+        return reservation
 
     async def agents_limits(self, organization_ids: Sequence[str]) -> dict[str, int]:
         """How many tasks may run at once, by organization; -1 means no limit."""

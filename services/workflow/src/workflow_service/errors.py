@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from servicekit.errors import ErrorSpec, Kind
 
-ORGANIZATION_NOT_FOUND = ErrorSpec("workflow.organization_not_found", Kind.NOT_FOUND, "This organization does not exist.")
+ORGANIZATION_NOT_FOUND = ErrorSpec(
+    "workflow.organization_not_found", Kind.NOT_FOUND, "This organization does not exist."
+)
 PROJECT_NOT_FOUND = ErrorSpec("workflow.project_not_found", Kind.NOT_FOUND, "This project does not exist.")
 PROJECT_NAME_TAKEN = ErrorSpec(
     "workflow.project_name_taken", Kind.CONFLICT, "A project of this name exists in the organization."
@@ -63,8 +65,6 @@ ATTEMPT_SUPERSEDED = ErrorSpec(
 
 RESULT_NOT_FOUND = ErrorSpec("workflow.result_not_found", Kind.NOT_FOUND, "This result does not exist.")
 RESULT_DECIDED = ErrorSpec("workflow.result_decided", Kind.CONFLICT, "This result has been decided already.")
-NOT_THE_TASKS_AGENT = ErrorSpec(
-    "workflow.not_the_tasks_agent", Kind.REFUSED, "The task is not assigned to this agent."
-)
+NOT_THE_TASKS_AGENT = ErrorSpec("workflow.not_the_tasks_agent", Kind.REFUSED, "The task is not assigned to this agent.")
 
 ERRORS = tuple(value for value in list(globals().values()) if isinstance(value, ErrorSpec))

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from omoios.workflow.events.v1 import events_pb2 as pb
 from servicekit.db import Tx
-
 from workflow_service.coordination.tables import Execution
 from workflow_service.engine.rules import Move
 from workflow_service.engine.tables import Ticket
@@ -89,9 +89,7 @@ def project_updated(tx: Tx, project: Project, changes: Mapping[str, Any]) -> Non
     _project(
         tx,
         project,
-        pb.ProjectUpdated(
-            project_id=project.id, name=project.name, status=project.status, changes_json=_json(changes)
-        ),
+        pb.ProjectUpdated(project_id=project.id, name=project.name, status=project.status, changes_json=_json(changes)),
     )
 
 
@@ -133,9 +131,7 @@ def spec_updated(tx: Tx, spec: Spec, changes: Mapping[str, Any]) -> None:
 
 
 def _execution(tx: Tx, execution: Execution, message: Any) -> None:
-    tx.emit(
-        message, aggregate_id=execution.id, version=execution.version, organization_id=execution.organization_id
-    )
+    tx.emit(message, aggregate_id=execution.id, version=execution.version, organization_id=execution.organization_id)
 
 
 def execution_started(tx: Tx, execution: Execution, tasks: int) -> None:
@@ -168,9 +164,7 @@ def execution_resumed(tx: Tx, execution: Execution) -> None:
     _execution(
         tx,
         execution,
-        pb.ExecutionResumed(
-            execution_id=execution.id, spec_id=execution.spec_id, project_id=execution.project_id
-        ),
+        pb.ExecutionResumed(execution_id=execution.id, spec_id=execution.spec_id, project_id=execution.project_id),
     )
 
 
@@ -240,6 +234,22 @@ def ticket_transitioned(
     )
 
 
+def ticket_approval_changed(tx: Tx, ticket: Ticket, decided_by: str, *, deleted: bool = False) -> None:
+    _ticket(
+        tx,
+        ticket,
+        pb.TicketApprovalChanged(
+            ticket_id=ticket.id,
+            project_id=ticket.project_id,
+            approval_status=ticket.approval_status,
+            decided_by=decided_by,
+            reason=ticket.rejection_reason or "",
+            deadline_at=_time(ticket.approval_deadline_at),
+            deleted=deleted,
+        ),
+    )
+
+
 def ticket_blocked(tx: Tx, ticket: Ticket, suggested_remediation: str, initiated_by: str) -> None:
     _ticket(
         tx,
@@ -301,9 +311,7 @@ def task_assigned(tx: Tx, task: TaskLike, agent_id: str, sandbox_id: str, attemp
     _task(
         tx,
         task,
-        pb.TaskAssigned(
-            task=reference(task, "pending"), agent_id=agent_id, sandbox_id=sandbox_id, attempt=attempt
-        ),
+        pb.TaskAssigned(task=reference(task, "pending"), agent_id=agent_id, sandbox_id=sandbox_id, attempt=attempt),
     )
 
 
@@ -311,9 +319,7 @@ def task_started(tx: Tx, task: TaskLike, agent_id: str, sandbox_id: str, attempt
     _task(
         tx,
         task,
-        pb.TaskStarted(
-            task=reference(task, "assigned"), agent_id=agent_id, sandbox_id=sandbox_id, attempt=attempt
-        ),
+        pb.TaskStarted(task=reference(task, "assigned"), agent_id=agent_id, sandbox_id=sandbox_id, attempt=attempt),
     )
 
 
@@ -403,9 +409,7 @@ def task_cancelled(tx: Tx, task: TaskLike, old_status: str, sandbox_id: str, att
     _task(
         tx,
         task,
-        pb.TaskCancelled(
-            task=reference(task, old_status), sandbox_id=sandbox_id, attempt=attempt, reason=reason
-        ),
+        pb.TaskCancelled(task=reference(task, old_status), sandbox_id=sandbox_id, attempt=attempt, reason=reason),
     )
 
 
@@ -438,7 +442,5 @@ def result_submitted(tx: Tx, task: TaskLike, result_id: str, agent_id: str, resu
     _task(
         tx,
         task,
-        pb.TaskResultSubmitted(
-            task=reference(task), result_id=result_id, agent_id=agent_id, result_type=result_type
-        ),
+        pb.TaskResultSubmitted(task=reference(task), result_id=result_id, agent_id=agent_id, result_type=result_type),
     )

@@ -7,9 +7,10 @@ from servicekit.db import Database
 from servicekit.events import Bus, Resources
 from servicekit.host import Service, run
 from servicekit.rpc import RpcChannels, RpcServicer
-
 from workflow_service import errors
 from workflow_service.access import ACCESS
+from workflow_service.board import routes as board_routes
+from workflow_service.board.service import BoardService
 from workflow_service.clients import BillingClient, VcsClient
 from workflow_service.coordination import consumers as coordination_consumers
 from workflow_service.coordination import jobs as coordination_jobs
@@ -18,6 +19,10 @@ from workflow_service.coordination.service import CoordinationService
 from workflow_service.engine import jobs as engine_jobs
 from workflow_service.engine.rules import PHASES
 from workflow_service.engine.service import EngineService
+from workflow_service.graph import routes as graph_routes
+from workflow_service.graph.service import GraphService
+from workflow_service.phases import routes as phases_routes
+from workflow_service.phases.service import PhaseService
 from workflow_service.projects import consumers as projects_consumers
 from workflow_service.projects import jobs as projects_jobs
 from workflow_service.projects import routes as projects_routes
@@ -33,6 +38,11 @@ from workflow_service.specs import routes as specs_routes
 from workflow_service.specs.execution_service import SpecExecutionService
 from workflow_service.specs.lookup_service import LookupService
 from workflow_service.specs.service import SpecService
+from workflow_service.tasks import routes as tasks_routes
+from workflow_service.tasks.service import TaskService
+from workflow_service.tickets import jobs as tickets_jobs
+from workflow_service.tickets import routes as tickets_routes
+from workflow_service.tickets.service import TicketService
 
 
 def build(settings: Settings) -> Service:
@@ -54,6 +64,11 @@ def build(settings: Settings) -> Service:
     execution = SpecExecutionService(db, specs, projects, coordination, billing)
     queue.follow(coordination)
     coordination.follow(execution)
+    tickets = TicketService(db, projects, engine, settings)
+    tasks = TaskService(db, queue, claims, engine, settings)
+    board = BoardService(db, projects, engine)
+    graph = GraphService(db, projects, engine, queue)
+    phases = PhaseService(db, engine)
     lookup = LookupService(db, queue)
     return Service(
         name="workflow",
@@ -65,7 +80,13 @@ def build(settings: Settings) -> Service:
         resources=Resources(db, channels),
         routers=[
             projects_routes.router(projects, list(PHASES)),
+            board_routes.stats_router(board),
             specs_routes.router(specs, execution),
+            tickets_routes.router(tickets),
+            phases_routes.router(phases),
+            tasks_routes.router(tasks),
+            board_routes.router(board),
+            graph_routes.router(graph),
         ],
         servicers=[
             RpcServicer(
@@ -77,12 +98,13 @@ def build(settings: Settings) -> Service:
         consumers=[
             projects_consumers.consumers(projects),
             queue_consumers.consumers(claims),
-            coordination_consumers.consumers(merges, queue),
+            coordination_consumers.consumers(merges),
         ],
         jobs=[
             *projects_jobs.jobs(projects),
             *queue_jobs.jobs(claims),
             *engine_jobs.jobs(engine),
+            *tickets_jobs.jobs(tickets),
             *coordination_jobs.jobs(coordination, merges),
         ],
         errors=errors,

@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from omoios.workflow.v1 import workflow_pb2 as pb
 from omoios.workflow.v1 import workflow_pb2_grpc
 from servicekit.errors import invalid
-
 from workflow_service.queue.claims_service import AttemptAnswer, AttemptRef, Claimed, ClaimService
 from workflow_service.specs.execution_service import SpecExecutionService
 from workflow_service.specs.lookup_service import LookupService
@@ -71,9 +71,7 @@ class WorkflowServicer(workflow_pb2_grpc.WorkflowServiceServicer):
         ref = AttemptRef(request.task_id, request.attempt, request.sandbox_id)
         result = _object("result_json", request.result_json)
         answer = await self._claims.fail(ref, request.error, result, request.permanent)
-        return pb.FailTaskResponse(
-            status=answer.status, will_retry=answer.will_retry, retry_at=_time(answer.retry_at)
-        )
+        return pb.FailTaskResponse(status=answer.status, will_retry=answer.will_retry, retry_at=_time(answer.retry_at))
 
     async def ReleaseTasks(self, request: pb.ReleaseTasksRequest, context: Any) -> pb.ReleaseTasksResponse:
         answers = await self._claims.release(_refs(request.attempts), request.reason)
@@ -94,9 +92,7 @@ class WorkflowServicer(workflow_pb2_grpc.WorkflowServiceServicer):
 
     async def BatchGetProjects(self, request: pb.BatchGetProjectsRequest, context: Any) -> pb.BatchGetProjectsResponse:
         _bounded("ids", request.ids)
-        return pb.BatchGetProjectsResponse(
-            projects=[_project(row) for row in await self._lookup.projects(request.ids)]
-        )
+        return pb.BatchGetProjectsResponse(projects=[_project(row) for row in await self._lookup.projects(request.ids)])
 
     async def GetWorkSummary(self, request: pb.GetWorkSummaryRequest, context: Any) -> pb.GetWorkSummaryResponse:
         _bounded("organization_ids", request.organization_ids)
@@ -109,7 +105,9 @@ class WorkflowServicer(workflow_pb2_grpc.WorkflowServiceServicer):
         found = await self._lookup.resolve(pairs)
         return pb.ResolveResourcesResponse(
             resources=[
-                pb.ResolvedResource(resource_type=kind, resource_id=one, organization_id=organization, project_id=project)
+                pb.ResolvedResource(
+                    resource_type=kind, resource_id=one, organization_id=organization, project_id=project
+                )
                 for kind, one, organization, project in found
             ]
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from servicekit.host import run
-
 from workflow_service.main import build
 from workflow_service.settings import Settings
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+
 from omoios.billing.v1 import billing_pb2 as billing
 from omoios.billing.v1 import billing_pb2_grpc
 from omoios.vcs.events.v1 import events_pb2 as vcs_events
@@ -174,7 +175,9 @@ class Flow:
 
     async def spec(self, project_id: str, plan: str | None = PLAN, **fields: Any) -> Any:
         """A spec with a plan."""
-        return await self.call("POST", "/specs", json={"project_id": project_id, "plan": plan, "title": "Greeting"} | fields)
+        return await self.call(
+            "POST", "/specs", json={"project_id": project_id, "plan": plan, "title": "Greeting"} | fields
+        )
 
     async def claim(self, maximum: int = 10, **fields: Any) -> list[pb.ClaimedTask]:
         """What a runner's claim is answered."""
@@ -234,7 +237,10 @@ class Flow:
             for item in merge.items:
                 await self.deliver(
                     vcs_events.BranchMerged(
-                        merge_id=merge.merge_id, task_id=item.task_id, spec_id=merge.spec_id, project_id=merge.project_id
+                        merge_id=merge.merge_id,
+                        task_id=item.task_id,
+                        spec_id=merge.spec_id,
+                        project_id=merge.project_id,
                     )
                 )
             await self.deliver(
@@ -272,7 +278,7 @@ def _event(message: Any) -> Event[Any]:
 
 
 @pytest.fixture
-async def flow(service_host: Any, signing: Any, rpc_stub: Any) -> AsyncIterator[Flow]:
+async def flow(service_host: Any, signing: Any, rpc_stub: Any) -> Flow:
     """The service without jobs and consumers running: the test calls them where it wants them."""
     fake_vcs, fake_billing = FakeVcs(), FakeBilling()
     targets = {"vcs": await rpc_stub(fake_vcs), "billing": await rpc_stub(fake_billing)}
@@ -280,4 +286,4 @@ async def flow(service_host: Any, signing: Any, rpc_stub: Any) -> AsyncIterator[
     found = Flow(running, signing, fake_vcs, fake_billing)
     token = await signing.user(found.user, found.organization, "owner")
     found.headers = {"Authorization": f"Bearer {token}"}
-    yield found
+    return found

@@ -123,9 +123,7 @@ async def test_a_conflict_stops_its_branch_only_and_becomes_a_task(flow: Any) ->
         merge_id=second.merge_id, task_id=log.task_id, branch="omoios/task/log", conflicting_files=["log.txt"]
     )
     await flow.deliver(conflict, times=2)
-    await flow.deliver(
-        vcs_events.MergeFinished(merge_id=second.merge_id, conflicted_task_ids=[log.task_id]), times=2
-    )
+    await flow.deliver(vcs_events.MergeFinished(merge_id=second.merge_id, conflicted_task_ids=[log.task_id]), times=2)
     resolution = await flow.claim()
     assert [one.task_type for one in resolution] == ["resolve_conflict"], "one task for one conflict"
     assert resolution[0].base_branch == "omoios/greeting"

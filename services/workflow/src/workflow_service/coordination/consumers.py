@@ -5,29 +5,25 @@ from __future__ import annotations
 from omoios.vcs.events.v1 import events_pb2 as vcs
 from servicekit.db import Tx
 from servicekit.events import Consumers, Event
-
 from workflow_service.coordination.merges_service import MergeQueue
-from workflow_service.queue.service import QueueService
 
 
-def consumers(merges: MergeQueue, queue: QueueService) -> Consumers:
+def consumers(merges: MergeQueue) -> Consumers:
     """Merged, conflicted and finished; each names the merge it belongs to, so that an old one changes nothing."""
     c = Consumers("coordination")
 
     @c.on(vcs.BranchMerged)
     async def branch_merged(tx: Tx, event: Event[vcs.BranchMerged]) -> None:
-        await queue.tell(tx, await merges.merged(tx, event.body.merge_id, event.body.task_id))
+        await merges.branch_merged(tx, event.body.merge_id, event.body.task_id)
 
     @c.on(vcs.BranchConflicted)
     async def branch_conflicted(tx: Tx, event: Event[vcs.BranchConflicted]) -> None:
         body = event.body
-        changes = await merges.conflicted(tx, body.merge_id, body.task_id, body.branch, body.conflicting_files)
-        await queue.tell(tx, changes)
+        await merges.branch_conflicted(tx, body.merge_id, body.task_id, body.branch, body.conflicting_files)
 
     @c.on(vcs.MergeFinished)
     async def merge_finished(tx: Tx, event: Event[vcs.MergeFinished]) -> None:
         body = event.body
-        changes = await merges.finished(tx, body.merge_id, body.merged_task_ids, body.failed_task_ids, body.error)
-        await queue.tell(tx, changes)
+        await merges.merge_finished(tx, body.merge_id, body.merged_task_ids, body.failed_task_ids, body.error)
 
     return c

@@ -10,7 +10,6 @@ from omoios.vcs.v1 import vcs_pb2
 from servicekit.db import Database, Tx
 from servicekit.errors import AppError, Kind
 from servicekit.ids import new_id
-
 from workflow_service.clients import VcsClient
 from workflow_service.coordination import rules, store
 from workflow_service.coordination.tables import Merge
@@ -82,8 +81,7 @@ class MergeQueue:
             error = refused
         if error is not None and error.kind not in _AGAIN:
             async with self._db.uow() as tx:
-                changes = await self.finished(tx, merge.id, [], [item["task_id"] for item in merge.items], error.detail)
-                await self._queue.tell(tx, changes)
+                await self.merge_finished(tx, merge.id, [], [item["task_id"] for item in merge.items], error.detail)
             return
         async with self._db.uow() as tx:
             row = await store.get_merge(tx, merge.id, lock=True)
@@ -124,6 +122,20 @@ class MergeQueue:
             await self._queue.tell(tx, changes)
 
     # What vcs says
+
+    async def branch_merged(self, tx: Tx, merge_id: str, task_id: str) -> None:
+        """As `merged`, and the work goes on."""
+        await self._queue.tell(tx, await self.merged(tx, merge_id, task_id))
+
+    async def branch_conflicted(self, tx: Tx, merge_id: str, task_id: str, branch: str, files: Sequence[str]) -> None:
+        """As `conflicted`, and the work goes on."""
+        await self._queue.tell(tx, await self.conflicted(tx, merge_id, task_id, branch, files))
+
+    async def merge_finished(
+        self, tx: Tx, merge_id: str, merged: Sequence[str], failed: Sequence[str], error: str
+    ) -> None:
+        """As `finished`, and the work goes on."""
+        await self._queue.tell(tx, await self.finished(tx, merge_id, merged, failed, error))
 
     async def merged(self, tx: Tx, merge_id: str, task_id: str) -> list[TaskChange]:
         """A branch of this merge is in its target. Anything but the task's current merge changes nothing."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from servicekit.db import Database, Tx
-
 from workflow_service import events
 from workflow_service.coordination import rules, store
 from workflow_service.coordination.merges_service import MergeQueue

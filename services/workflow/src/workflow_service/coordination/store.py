@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from servicekit.db import Tx
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from servicekit.db import Tx
 from workflow_service.coordination.tables import Execution, Merge
 from workflow_service.queue.tables import Task, TaskDependency
 
 
 async def now(tx: Tx) -> datetime:
     """The database's clock."""
-    value = await tx.session.scalar(select(func.clock_timestamp()))
-    assert value is not None
+    value: datetime = (await tx.session.scalars(select(func.clock_timestamp()))).one()
     return value
 
 
@@ -62,7 +61,9 @@ async def merges_to_do(tx: Tx, spec_id: str) -> list[Task]:
     """Completed tasks of a spec whose branches wait for a merge that has not been asked for, oldest first."""
     rows = await tx.session.scalars(
         select(Task)
-        .where(Task.spec_id == spec_id, Task.merge_state == "pending", Task.merge_id.is_(None), Task.status == "completed")
+        .where(
+            Task.spec_id == spec_id, Task.merge_state == "pending", Task.merge_id.is_(None), Task.status == "completed"
+        )
         .order_by(Task.completed_at, Task.id)
     )
     return list(rows.all())
@@ -85,7 +86,7 @@ async def specs_with_merges_to_do(tx: Tx, limit: int) -> list[tuple[str, str | N
         .group_by(Task.spec_id)
         .limit(limit)
     )
-    return [(row[0], row[1]) for row in rows]
+    return [(str(row[0]), row[1]) for row in rows]
 
 
 async def edges_among(tx: Tx, ids: Sequence[str]) -> list[tuple[str, str]]:

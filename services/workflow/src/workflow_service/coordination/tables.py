@@ -9,10 +9,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from servicekit.db import Base
 from sqlalchemy import BigInteger, CheckConstraint, Index, Integer, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
+
+from servicekit.db import Base
 
 
 class Execution(Base):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from servicekit.jobs import Job
-
 from workflow_service.engine.service import EngineService
 
 

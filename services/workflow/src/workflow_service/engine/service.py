@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from servicekit.auth import Principal
 from servicekit.db import Database, Tx
 from servicekit.errors import AppError
 from servicekit.ids import new_id
-
 from workflow_service import events
 from workflow_service.engine import rules, store
-from workflow_service.engine.rules import Artifact, GateReport, Move, Refusal, TicketState
+from workflow_service.engine.gates_service import GateKeeper
+from workflow_service.engine.rules import Move, Refusal, TicketState
 from workflow_service.engine.tables import Ticket
 from workflow_service.errors import TICKET_NOT_FOUND, TRANSITION_REFUSED
 from workflow_service.queue.draft_rules import TaskDraft
@@ -31,6 +32,7 @@ _TICKET_DEFAULTS: Mapping[str, Any] = {
     "approval_deadline_at": None,
     "requested_by_agent_id": None,
     "user_id": None,
+    "content_hash": None,
 }
 
 
@@ -40,6 +42,7 @@ class EngineService:
     def __init__(self, db: Database, queue: QueueService) -> None:
         self._db = db
         self._queue = queue
+        self.gates = GateKeeper()
 
     async def require(
         self, tx: Tx, principal: Principal, permission: str, ticket_id: str, *, lock: bool = False
@@ -50,12 +53,23 @@ class EngineService:
             raise TICKET_NOT_FOUND()
         principal.require(permission, ticket.organization_id, missing=TICKET_NOT_FOUND)
         if lock:
-            # Tasks before their ticket: whoever ends a task moves its ticket after it.
-            await self._queue.lock_ticket(tx, ticket_id)
-            ticket = await store.get(tx, ticket_id, lock=True)
+            ticket = await self.lock(tx, ticket_id)
             if ticket is None:
                 raise TICKET_NOT_FOUND()
         return ticket
+
+    async def lock(self, tx: Tx, ticket_id: str) -> Ticket | None:
+        """The ticket, locked after its live tasks: whoever ends a task moves its ticket after it."""
+        await self._queue.lock_ticket(tx, ticket_id)
+        return await store.get(tx, ticket_id, lock=True)
+
+    async def find(self, tx: Tx, ticket_id: str) -> Ticket | None:
+        """One ticket, for rooms that check access by another row."""
+        return await store.get(tx, ticket_id)
+
+    async def clock(self, tx: Tx) -> datetime:
+        """The database's clock."""
+        return await store.now(tx)
 
     async def create(self, tx: Tx, rows: Sequence[Mapping[str, Any]]) -> list[Ticket]:
         """Make tickets. Each row: organization_id, project_id, title, priority and what else is not the default.
@@ -119,6 +133,27 @@ class EngineService:
         """Leave the tickets of a spec out of lists, boards and counts, or take them in again."""
         await store.hide_of_spec(tx, spec_id, hidden)
 
+    async def decide_approval(
+        self, tx: Tx, ticket: Ticket, status: str, by: str, reason: str | None, *, delete: bool
+    ) -> None:
+        """Approve, reject or time out a locked ticket that waits for it; its work begins, or it goes if so set."""
+        ticket.approval_status = status
+        ticket.rejection_reason = reason
+        ticket.approval_deadline_at = None
+        await self._touch(tx, ticket)
+        events.ticket_approval_changed(tx, ticket, by, deleted=delete)
+        await self._queue.hold_ticket(tx, ticket.id, Hold.TICKET_NOT_APPROVED, status != "approved")
+        if delete:
+            await store.delete(tx, ticket)
+
+    async def wait_for(self, tx: Tx, pairs: Sequence[tuple[str, str]]) -> None:
+        """Record (ticket, blocked by); the tickets' live tasks wait from now on."""
+        await store.add_dependencies(tx, pairs)
+        waiting = sorted({pair[0] for pair in pairs})
+        still = {row[0] for row in await store.blockers(tx, waiting) if row[2] != "done"}
+        for ticket_id in waiting:
+            await self._queue.hold_ticket(tx, ticket_id, Hold.TICKET_WAITS, ticket_id in still)
+
     # Moves
 
     async def move_to_status(
@@ -145,10 +180,26 @@ class EngineService:
         """Move a locked ticket to a phase; evidence is collected before the gate is asked. A refusal is returned."""
         gate = rules.OPEN_GATE
         if not force and rules.PHASES[ticket.phase_id].required_artifacts:
-            gate = await self.gate(tx, ticket, ticket.phase_id)
+            gate = await self.gates.evaluate(tx, ticket, ticket.phase_id)
         decision = rules.decide_phase(_state(ticket), to_phase, gate=gate, force=force)
         if isinstance(decision, Move):
             await self._apply(tx, ticket, decision, by, reason, columns)
+        return decision
+
+    async def move_on_board(
+        self, tx: Tx, ticket: Ticket, to_phase: str, by: str, force: bool, columns: tuple[str, str]
+    ) -> Move | Refusal:
+        """Move a locked ticket to a column's phase. The board offers a move that either vocabulary allows."""
+        decision = await self.move_to_phase(
+            tx, ticket, to_phase, by, "moved on the board", force=force, columns=columns
+        )
+        # A move that the registry knows was refused for a reason, such as its gate, which the other vocabulary has not.
+        registered = to_phase in rules.PHASES[ticket.phase_id].allowed_transitions
+        if isinstance(decision, Refusal) and not registered:
+            by_status = rules.decide_status(_state(ticket), rules.status_of(to_phase))
+            if isinstance(by_status, Move) and by_status.to_phase == to_phase:
+                await self._apply(tx, ticket, by_status, by, "moved on the board", columns)
+                return by_status
         return decision
 
     async def move_automatically(self, tx: Tx, ticket: Ticket, move: rules.AutoMove, reason: str) -> None:
@@ -186,7 +237,7 @@ class EngineService:
         if ticket.is_blocked or ticket.status == "done":
             return Refusal(("the ticket is blocked or done",))
         following = rules.next_status(ticket.status)
-        gate = await self.gate(tx, ticket, ticket.phase_id)
+        gate = await self.gates.evaluate(tx, ticket, ticket.phase_id)
         if following is None or not gate.met:
             return Refusal(gate.reasons)
         return await self.move_to_status(tx, ticket, following, by, "gate met")
@@ -280,39 +331,14 @@ class EngineService:
         await self._queue.hold_ticket(tx, ticket.id, Hold.TICKET_BLOCKED, False)
         return True
 
-    # Gates
+    async def would_move(self, tx: Tx, ticket: Ticket, to_phase: str) -> Move | Refusal:
+        """What the engine would decide now, by the evidence that was collected; nothing is changed."""
+        gate = await self.gates.evaluate(tx, ticket, ticket.phase_id, collect=False)
+        return rules.decide_phase(_state(ticket), to_phase, gate=gate)
 
-    async def gate(self, tx: Tx, ticket: Ticket, phase_id: str, *, collect: bool = True) -> GateReport:
-        """Evaluate a gate, after collecting the evidence that completed tasks of that phase left."""
-        if collect:
-            await self.collect(tx, ticket, phase_id)
-        found = [
-            Artifact(row.artifact_type, row.artifact_content or {}, row.artifact_path)
-            for row in await store.artifacts(tx, ticket.id, phase_id)
-        ]
-        total, still_open = await store.task_counts(tx, ticket.id, phase_id)
-        return rules.evaluate_gate(phase_id, found, total, still_open)
-
-    async def collect(self, tx: Tx, ticket: Ticket, phase_id: str) -> int:
-        """Take the artifacts that completed tasks of a phase reported into its evidence; how many are new."""
-        rows = []
-        for result in await store.task_results(tx, ticket.id, phase_id):
-            reported = result.get("artifacts")
-            for item in reported if isinstance(reported, list) else ():
-                if not isinstance(item, dict) or not isinstance(item.get("type"), str):
-                    continue
-                content, path = item.get("content"), item.get("path")
-                rows.append(
-                    {
-                        "ticket_id": ticket.id,
-                        "phase_id": phase_id,
-                        "artifact_type": item["type"][:100],
-                        "artifact_path": path if isinstance(path, str) else None,
-                        "artifact_content": content if isinstance(content, dict) else None,
-                        "collected_by": str(item.get("collected_by") or "system")[:255],
-                    }
-                )
-        return await store.add_artifacts(tx, rows)
+    async def has_live_task(self, tx: Tx, ticket_id: str, phase_id: str) -> bool:
+        """Whether a phase of a ticket has work that has not ended."""
+        return await store.live_tasks(tx, ticket_id, phase_id) > 0
 
     async def fold_counts(self) -> int:
         """Fold the counts' deltas, so that reading a count reads few rows."""

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from servicekit.db import Tx
-from servicekit.ids import new_id
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from servicekit.db import Tx
+from servicekit.ids import new_id
 from workflow_service.engine.tables import (
     GateArtifact,
     GateResult,
@@ -38,8 +38,7 @@ ON CONFLICT (project_id, phase_id, status, priority) DO UPDATE SET tickets = c.t
 
 async def now(tx: Tx) -> datetime:
     """The database's clock."""
-    value = await tx.session.scalar(select(func.clock_timestamp()))
-    assert value is not None
+    value: datetime = (await tx.session.scalars(select(func.clock_timestamp()))).one()
     return value
 
 
@@ -124,6 +123,31 @@ async def add_artifacts(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> int:
         )
         added += result is not None
     return added
+
+
+async def replace_artifact(tx: Tx, row: dict[str, Any]) -> GateArtifact:
+    """Insert evidence, or replace the one of the same type and path."""
+    statement = upsert(GateArtifact).values(row)
+    statement = statement.on_conflict_do_update(
+        constraint="uq_phase_gate_artifacts_one",
+        set_={
+            "artifact_content": statement.excluded.artifact_content,
+            "collected_by": statement.excluded.collected_by,
+            "collected_at": func.clock_timestamp(),
+        },
+    )
+    found = await tx.session.scalars(statement.returning(GateArtifact), execution_options={"populate_existing": True})
+    return found.one()
+
+
+async def live_tasks(tx: Tx, ticket_id: str, phase_id: str) -> int:
+    """Tasks of a phase that have not ended."""
+    statement = select(func.count()).where(
+        Task.ticket_id == ticket_id,
+        Task.phase_id == phase_id,
+        Task.status.notin_(("completed", "failed", "cancelled")),
+    )
+    return await tx.session.scalar(statement) or 0
 
 
 async def task_results(tx: Tx, ticket_id: str, phase_id: str) -> list[dict[str, Any]]:

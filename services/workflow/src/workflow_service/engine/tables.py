@@ -11,7 +11,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from servicekit.db import Base
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -25,6 +24,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
+
+from servicekit.db import Base
 
 
 class Ticket(Base):
@@ -62,6 +63,7 @@ class Ticket(Base):
             postgresql_where=text("NOT hidden"),
         ),
         Index("ix_tickets_spec_id", "spec_id"),
+        Index("ix_tickets_project_id_content_hash", "project_id", "content_hash"),
         Index(
             "ix_tickets_approval_deadline_at",
             "approval_deadline_at",
@@ -94,6 +96,7 @@ class Ticket(Base):
     approval_deadline_at: Mapped[datetime | None]
     requested_by_agent_id: Mapped[str | None]
     rejection_reason: Mapped[str | None]
+    content_hash: Mapped[str | None]
     user_id: Mapped[str | None]
     hidden: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     status_entered_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))

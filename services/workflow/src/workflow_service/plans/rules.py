@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from servicekit.errors import AppError, FieldError, invalid_fields
-
 from workflow_service.dag import rules as dag
 from workflow_service.plans.model import Plan, PlannedRequirement, PlannedTask, Problems
 
@@ -113,7 +112,9 @@ def refusal(problems: Problems) -> AppError:
     """The 422 for these problems, in the order of their lines."""
     found = sorted(problems.found, key=lambda problem: problem.line)
     return invalid_fields(
-        FieldError(("body", "plan"), f"line {problem.line}: {problem.message}", "plan_error", ctx={"line": problem.line})
+        FieldError(
+            ("body", "plan"), f"line {problem.line}: {problem.message}", "plan_error", ctx={"line": problem.line}
+        )
         for problem in found
     )
 
@@ -220,7 +221,9 @@ def _blocks(lines: list[Line], what: str, problems: Problems) -> list[tuple[Line
         if heading and heading[0] == 3:
             match = _KEY.match(heading[1])
             if match is None:
-                problems.add(line.number, f"a {what} is headed '### ID: title', its id being letters, digits, '-', '_', '.'")
+                problems.add(
+                    line.number, f"a {what} is headed '### ID: title', its id being letters, digits, '-', '_', '.'"
+                )
                 blocks.append((line, f"?{line.number}", heading[1], []))
                 continue
             key, title = match[1], (match[2] or "").strip()
@@ -420,7 +423,9 @@ def _order(tasks: list[PlannedTask], problems: Problems) -> list[str]:
     if cycle is None:
         return dag.topological(keys, edges)
     by_key = {task.key: task for task in tasks}
-    problems.add(min(by_key[key].line for key in cycle), "these tasks depend on each other: " + " → ".join([*cycle, cycle[0]]))
+    problems.add(
+        min(by_key[key].line for key in cycle), "these tasks depend on each other: " + " → ".join([*cycle, cycle[0]])
+    )
     return []
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from omoios.vcs.events.v1 import events_pb2 as vcs_events
 from servicekit.db import Tx
 from servicekit.events import Consumers, Event
-
 from workflow_service.projects.service import ProjectService
 
 

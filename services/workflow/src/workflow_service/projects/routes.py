@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+
 from servicekit.auth import CurrentUser
 from servicekit.http import Page, problems
-
 from workflow_service.errors import ORGANIZATION_NOT_FOUND, PROJECT_NAME_TAKEN, PROJECT_NOT_FOUND
 from workflow_service.projects.schemas import ProjectArchived, ProjectCreate, ProjectList, ProjectOut, ProjectPatch
 from workflow_service.projects.service import ProjectService

@@ -23,9 +23,7 @@ def concurrent_tasks(settings: Mapping[str, Any]) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not (value == -1 or 1 <= value <= MAX_CONCURRENT_TASKS):
-        raise invalid(
-            ("settings", "max_concurrent_tasks"), f"must be -1 or from 1 to {MAX_CONCURRENT_TASKS}", value
-        )
+        raise invalid(("settings", "max_concurrent_tasks"), f"must be -1 or from 1 to {MAX_CONCURRENT_TASKS}", value)
     return value
 
 

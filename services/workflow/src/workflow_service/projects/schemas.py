@@ -6,14 +6,16 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from workflow_service.projects.tables import Project
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)]
 Short = Annotated[str, StringConstraints(max_length=255)]
 Url = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
-Branch = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=r"^[^\s~^:?*\[\\]+$")]
+Branch = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=r"^[^\s~^:?*\[\\]+$")
+]
 Text = Annotated[str, StringConstraints(max_length=100_000)]
 
 
@@ -85,17 +87,6 @@ class ProjectArchived(BaseModel):
 
     success: bool
     message: str
-
-
-class ProjectStats(BaseModel):
-    """Counts of a project. `total_commits` is 0 while the commits' service is away; `active_agents` are distinct ones."""
-
-    project_id: str
-    total_tickets: int = Field(ge=0)
-    tickets_by_status: dict[str, int]
-    tickets_by_phase: dict[str, int]
-    active_agents: int = Field(ge=0)
-    total_commits: int = Field(ge=0)
 
 
 def project_out(project: Project) -> ProjectOut:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
+from sqlalchemy.exc import IntegrityError
+
 from omoios.vcs.v1 import vcs_pb2
 from servicekit.auth import Principal
 from servicekit.db import Database, Tx
 from servicekit.errors import AppError, invalid
 from servicekit.ids import new_id
-from sqlalchemy.exc import IntegrityError
-
 from workflow_service import events
 from workflow_service.clients import VcsClient
 from workflow_service.errors import ORGANIZATION_NOT_FOUND, PROJECT_NAME_TAKEN, PROJECT_NOT_FOUND
@@ -117,9 +117,35 @@ class ProjectService:
         principal.require(permission, project.organization_id, missing=PROJECT_NOT_FOUND)
         return project
 
+    async def newest_of(self, tx: Tx, organization_ids: Sequence[str], limit: int) -> list[str]:
+        """The newest projects of these organizations that are not archived."""
+        return await store.newest_of(tx, organization_ids, limit)
+
     async def find(self, tx: Tx, project_id: str) -> Project | None:
         """The project, for rooms that have checked access by another row."""
         return await store.get(tx, project_id)
+
+    async def of_repository(self, tx: Tx, principal: Principal, owner: str, repo: str) -> Project:
+        """The caller's oldest project on this repository, else a new one in his first organization."""
+        organizations = sorted(principal.organizations_with("project:write"))
+        if not organizations:
+            raise ORGANIZATION_NOT_FOUND()
+        found = await store.of_repository(tx, organizations, owner, repo)
+        if found is not None:
+            return found
+        project = Project(
+            id=new_id("project-"),
+            organization_id=organizations[0],
+            created_by=principal.user_id,
+            name=f"{owner}/{repo}",
+            github_owner=owner,
+            github_repo=repo,
+            github_connected=True,
+            settings={},
+        )
+        await store.add(tx, project)
+        events.project_created(tx, project)
+        return project
 
     async def patch(
         self, principal: Principal, project_id: str, body: ProjectPatch, phases: Sequence[str]
@@ -139,7 +165,9 @@ class ProjectService:
                     if "settings" in changes:
                         project.max_concurrent_tasks = limit
                     if "repository_url" in changes or "default_branch" in changes:
-                        project.repository_state = "binding" if given.get("repository_url", project.repository_url) else "none"
+                        project.repository_state = (
+                            "binding" if given.get("repository_url", project.repository_url) else "none"
+                        )
                         project.repository_error, project.bind_attempts, project.bind_after = None, 0, None
                     await self._change(tx, project, changes)
                 return tx.result(project_out(project))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from servicekit.db import Tx
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
+from servicekit.db import Tx
 from workflow_service.projects.tables import Project
 
 # A count of projects stops here; no organization comes near, and no answer depends on more.
@@ -28,6 +28,22 @@ async def get(tx: Tx, project_id: str, *, lock: bool = False) -> Project | None:
     return (await tx.session.scalars(statement)).one_or_none()
 
 
+async def of_repository(tx: Tx, organization_ids: Sequence[str], owner: str, repo: str) -> Project | None:
+    """The oldest project of these organizations on this repository that is not archived."""
+    rows = await tx.session.scalars(
+        select(Project)
+        .where(
+            Project.organization_id.in_(organization_ids),
+            Project.github_owner == owner,
+            Project.github_repo == repo,
+            Project.status != "archived",
+        )
+        .order_by(Project.created_at, Project.id)
+        .limit(1)
+    )
+    return rows.one_or_none()
+
+
 async def get_many(tx: Tx, ids: Sequence[str]) -> list[Project]:
     """Those of these projects that exist."""
     return list((await tx.session.scalars(select(Project).where(Project.id.in_(ids)))).all())
@@ -45,7 +61,7 @@ async def page(
     tx: Tx, organization_ids: Sequence[str], status: str | None, limit: int, offset: int
 ) -> tuple[list[Project], int]:
     """Newest first, and the number of all that match."""
-    where = [Project.organization_id.in_(organization_ids)]
+    where: list[ColumnElement[bool]] = [Project.organization_id.in_(organization_ids)]
     if status is not None:
         where.append(Project.status == status)
     rows = await tx.session.scalars(
@@ -54,6 +70,17 @@ async def page(
     counted = select(Project.id).where(*where).limit(COUNT_LIMIT).subquery()
     total = await tx.session.scalar(select(func.count()).select_from(counted))
     return list(rows.all()), total or 0
+
+
+async def newest_of(tx: Tx, organization_ids: Sequence[str], limit: int) -> list[str]:
+    """Ids of the newest projects of these organizations that are not archived."""
+    rows = await tx.session.scalars(
+        select(Project.id)
+        .where(Project.organization_id.in_(organization_ids), Project.status != "archived")
+        .order_by(Project.created_at.desc(), Project.id.desc())
+        .limit(limit)
+    )
+    return list(rows.all())
 
 
 async def due_bindings(tx: Tx, limit: int) -> list[Project]:
@@ -78,6 +105,5 @@ async def snapshot(tx: Tx, after: str, limit: int) -> list[Project]:
 
 async def now(tx: Tx) -> datetime:
     """The database's clock."""
-    value = await tx.session.scalar(select(func.clock_timestamp()))
-    assert value is not None
+    value: datetime = (await tx.session.scalars(select(func.clock_timestamp()))).one()
     return value

@@ -9,10 +9,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from servicekit.db import Base
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Index, Integer, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
+
+from servicekit.db import Base
 
 
 class Project(Base):
@@ -26,7 +27,9 @@ class Project(Base):
         ),
         CheckConstraint("status IN ('active', 'paused', 'archived', 'completed')", name="status"),
         Index("ix_projects_organization_id_created_at_id", "organization_id", "created_at", "id"),
-        Index("ix_projects_to_bind", "bind_after", postgresql_where=text("repository_state IN ('binding', 'mirroring')")),
+        Index(
+            "ix_projects_to_bind", "bind_after", postgresql_where=text("repository_state IN ('binding', 'mirroring')")
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

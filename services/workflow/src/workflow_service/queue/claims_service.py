@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
+
 from servicekit.db import Database, Tx
 from servicekit.errors import AppError, invalid
-
 from workflow_service import events
 from workflow_service.clients import BillingClient
 from workflow_service.errors import ATTEMPT_SUPERSEDED, TASK_NOT_FOUND
@@ -31,7 +31,7 @@ MAX_CLAIM = 100
 LIMIT_AGE_S = 60.0
 SWEEP_BATCH = 200
 RESCORE_BATCH = 1000
-# A release is part of the transaction that completes or merges; what is looked for are rows changed since by other means.
+# A release is part of the transaction that completes or merges; an older miss would have been found before.
 MISSED_WITHIN_S = 3_600.0
 
 
@@ -198,9 +198,7 @@ class ClaimService:
         async with self._db.uow() as tx:
             return await self.complete_one(tx, ref, result, branch, head_sha)
 
-    async def complete_one(
-        self, tx: Tx, ref: AttemptRef, result: dict[str, Any], branch: str, head_sha: str
-    ) -> str:
+    async def complete_one(self, tx: Tx, ref: AttemptRef, result: dict[str, Any], branch: str, head_sha: str) -> str:
         """As `complete`, joining a transaction."""
         task, now = await self._held(tx, ref)
         if task.status == rules.COMPLETED:
@@ -313,7 +311,7 @@ class ClaimService:
         for task_id in expired:
             await self._take_back(task_id)
         for task_id in timed_out:
-            await self._time_out(task_id)
+            await self.time_out(task_id)
         async with self._db.uow() as tx:
             waiting = await claims_store.end_backoff(tx, SWEEP_BATCH)
             await self._queue.announce(tx, waiting)
@@ -365,17 +363,19 @@ class ClaimService:
                 return
             await self._requeue(tx, task, now, "lease_expired")
 
-    async def _time_out(self, task_id: str) -> None:
+    async def time_out(self, task_id: str) -> bool:
+        """End an attempt that runs longer than its task allows; False when it does not."""
         async with self._db.uow() as tx:
             found = await store.lock(tx, task_id)
             if found is None:
-                return
+                return False
             task, now = found
             if task.status != rules.RUNNING or task.timeout_at is None or task.timeout_at >= now:
-                return
+                return False
             elapsed_s = (now - task.started_at).total_seconds() if task.started_at else 0.0
             error = f"The task timed out: it ran {elapsed_s:.0f} s of {task.timeout_seconds} s."
             await self._after_failure(tx, task, now, error, False, "timeout")
+            return True
 
 
 def _state(task: Task, ref: AttemptRef) -> Attempt:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import asyncpg
+
 from servicekit.db import Tx
 
 # One lane is a project with claimable tasks. The recursion walks from lane to lane along ix_tasks_ready, so that its
@@ -155,9 +156,7 @@ async def save_limits(tx: Tx, limits: dict[str, int]) -> None:
     )
 
 
-async def renew(
-    tx: Tx, attempts: Sequence[tuple[str, int, str]], lease_s: int
-) -> dict[str, datetime]:
+async def renew(tx: Tx, attempts: Sequence[tuple[str, int, str]], lease_s: int) -> dict[str, datetime]:
     """Renew the leases that these attempts (task, attempt, sandbox) hold; task → new end."""
     connection = await tx.connection()
     ids, numbers, sandboxes = (list(column) for column in zip(*attempts, strict=True))

@@ -9,7 +9,6 @@ from omoios.agents.events.v1 import events_pb2 as agents
 from servicekit.db import Tx
 from servicekit.errors import AppError
 from servicekit.events import Consumers, Event
-
 from workflow_service.errors import ATTEMPT_SUPERSEDED, TASK_NOT_FOUND
 from workflow_service.queue.claims_service import AttemptRef, ClaimService
 

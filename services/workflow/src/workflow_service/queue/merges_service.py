@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from servicekit.db import Tx
-
 from workflow_service import events
 from workflow_service.queue import rules, store
 from workflow_service.queue.rules import Hold
@@ -138,9 +137,7 @@ class TaskMerges:
         """The execution has ended: none of its tasks may be claimed or tried again by itself."""
         await store.hold_all_of_execution(tx, execution_id, Hold.SPEC_NOT_EXECUTING)
 
-    async def cancel_rest(
-        self, tx: Tx, execution_id: str, statuses: Sequence[str], reason: str
-    ) -> list[TaskChange]:
+    async def cancel_rest(self, tx: Tx, execution_id: str, statuses: Sequence[str], reason: str) -> list[TaskChange]:
         """Cancel the tasks of an execution in these states."""
         tasks = await store.lock_of_execution(tx, execution_id, statuses)
         return await self._queue.cancel(tx, tasks, await self.now(tx), reason)

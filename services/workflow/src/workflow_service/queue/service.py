@@ -5,13 +5,12 @@ Lock order, everywhere: the execution, then tasks in the order of their ids, the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from servicekit.db import Tx
-
 from workflow_service import events
 from workflow_service.dag import rules as dag
 from workflow_service.errors import (
@@ -40,6 +39,18 @@ class TaskChange:
 
     task: Task
     old_status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What surrounds a task: unmet dependencies, the database's clock, tasks at work and limits (-1: none)."""
+
+    waits_for: list[Task]
+    now: datetime
+    project_active: int
+    project_cap: int
+    organization_active: int
+    organization_cap: int | None
 
 
 class TaskFollower(Protocol):
@@ -126,6 +137,35 @@ class QueueService:
             raise DEPENDENCY_NOT_FOUND(f"These dependencies do not exist: {', '.join(missing[:20])}.")
         return known
 
+    async def find(self, tx: Tx, task_id: str) -> Task | None:
+        """One task, for rooms that check access by it."""
+        return await store.get(tx, task_id)
+
+    async def clock(self, tx: Tx) -> datetime:
+        """The database's clock."""
+        return await store.now(tx)
+
+    async def edit(self, tx: Tx, task_id: str, changes: Mapping[str, Any]) -> Task:
+        """Change what is no state: None and what is the same already is left out."""
+        found = await store.lock(tx, task_id)
+        if found is None:
+            raise TASK_NOT_FOUND()
+        task, now = found
+        real = {name: value for name, value in changes.items() if value is not None and getattr(task, name) != value}
+        if not real:
+            return task
+        for name, value in real.items():
+            setattr(task, name, value)
+        if "priority" in real:
+            task.rescore_at = now
+        if "timeout_seconds" in real and task.started_at is not None and task.status == rules.RUNNING:
+            task.timeout_at = task.started_at + timedelta(seconds=real["timeout_seconds"])
+        task.updated_at = now
+        task.version += 1
+        await tx.session.flush()
+        events.task_updated(tx, task, real)
+        return task
+
     # Holds
 
     async def project_changed(self, tx: Tx, project: Project) -> None:
@@ -147,6 +187,20 @@ class QueueService:
         """Set or clear one hold on the live tasks of an execution."""
         await store.lock_execution(tx, execution_id)
         await self.announce(tx, await store.set_hold(tx, hold, on, "execution", execution_id))
+
+    async def hide(self, tx: Tx, spec_id: str, hidden: bool) -> None:
+        """Leave the tasks of a spec out of lists, or take them in again."""
+        await store.hide_of_spec(tx, spec_id, hidden)
+
+    async def readiness(self, tx: Tx, task: Task, default_cap: int) -> Readiness:
+        """Everything a claim of this task would look at, besides the task's own columns."""
+        project = (await store.projects_of(tx, [task.project_id]))[task.project_id]
+        cap = default_cap if project.max_concurrent_tasks is None else project.max_concurrent_tasks
+        organization, own = await store.active_counts(tx, task.organization_id, task.project_id)
+        edges = await store.dependencies_of(tx, [task.id])
+        waits_for = await store.get_many(tx, [edge[1] for edge in edges if not edge[2]])
+        limit = await store.limit_of(tx, task.organization_id)
+        return Readiness(waits_for, await store.now(tx), own, cap, organization, limit)
 
     async def announce(self, tx: Tx, ids: Iterable[str]) -> None:
         """Tell waiting claims of those of these tasks that may be claimed now."""
@@ -277,9 +331,7 @@ class QueueService:
             raise DEPENDENCY_CYCLE(f"The dependencies would form a cycle: {' → '.join([*cycle, cycle[0]])}.")
         await store.delete_edges(tx, task_id, removed)
         met = {one: rules.dependency_met(known[one].status, known[one].merge_state) for one in added}
-        await store.add_edges(
-            tx, [{"task_id": task_id, "depends_on_id": one, "satisfied": met[one]} for one in added]
-        )
+        await store.add_edges(tx, [{"task_id": task_id, "depends_on_id": one, "satisfied": met[one]} for one in added])
         now_on = {one: state for one, state in before.items() if one not in removed} | met
         await self._recount(tx, task, now_on)
         if added or removed:

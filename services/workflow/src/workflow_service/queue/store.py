@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from servicekit.db import Tx
 from sqlalchemy import func, insert, select, text, update
 
+from servicekit.db import Tx
 from workflow_service.projects.tables import Project
 from workflow_service.queue.rules import Hold
 from workflow_service.queue.tables import QueueLimit, Task, TaskDependency
@@ -65,8 +65,7 @@ SELECT id FROM tasks WHERE id = ANY($1) AND status = 'pending' AND holds = 0 AND
 
 async def now(tx: Tx) -> datetime:
     """The database's clock."""
-    value = await tx.session.scalar(select(func.clock_timestamp()))
-    assert value is not None
+    value: datetime = (await tx.session.scalars(select(func.clock_timestamp()))).one()
     return value
 
 
@@ -305,6 +304,17 @@ async def hold_all_of_execution(tx: Tx, execution_id: str, hold: Hold) -> None:
         """,
         execution_id,
         int(hold),
+    )
+
+
+async def hide_of_spec(tx: Tx, spec_id: str, hidden: bool) -> None:
+    """Leave the tasks of a spec out of lists, or take them in again."""
+    locked = select(Task.id).where(Task.spec_id == spec_id).order_by(Task.id).with_for_update().cte("locked")
+    await tx.session.execute(
+        update(Task)
+        .where(Task.id == locked.c.id)
+        .values(hidden=hidden, version=Task.version + 1)
+        .execution_options(synchronize_session=False)
     )
 
 

@@ -4,7 +4,9 @@ A task may be claimed when it is pending, `holds` is 0 and `unmet_dependencies` 
 whoever changes what they depend on, so that a claim is a scan of `ix_tasks_ready`, which holds claimable tasks only, in
 the order of their score. `ix_tasks_active` counts what a limit counts, `ix_tasks_lease` and `ix_tasks_timeout` are read
 by the sweeper, `ix_tasks_backoff` by the job that wakes waiting claims, `ix_tasks_rescore` by the one that keeps scores
-fresh, `ix_tasks_released` by the one that looks for missed releases. Lists read (organization | project | ticket, created_at) backwards.
+fresh, `ix_tasks_released` by the one that looks for missed releases.
+
+Lists read (organization | project | ticket, created_at) backwards.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from servicekit.db import Base
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Float, ForeignKey, Index, Integer, desc, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlalchemy.orm import Mapped, mapped_column
+
+from servicekit.db import Base
 
 READY = "status = 'pending' AND holds = 0 AND unmet_dependencies = 0"
 ACTIVE = "status IN ('claiming', 'assigned', 'running', 'validating')"
@@ -34,18 +37,12 @@ class Task(Base):
         CheckConstraint("priority IN ('CRITICAL', 'HIGH', 'MEDIUM', 'LOW')", name="priority"),
         CheckConstraint("merge_state IN ('none', 'pending', 'merged', 'conflicted', 'failed')", name="merge_state"),
         CheckConstraint("unmet_dependencies >= 0", name="unmet_dependencies"),
-        Index(
-            "ix_tasks_ready", "organization_id", "project_id", desc("score"), "id", postgresql_where=text(READY)
-        ),
+        Index("ix_tasks_ready", "organization_id", "project_id", desc("score"), "id", postgresql_where=text(READY)),
         Index("ix_tasks_active", "organization_id", "project_id", postgresql_where=text(ACTIVE)),
         Index("ix_tasks_lease", "lease_expires_at", postgresql_where=text("status IN ('assigned', 'running')")),
         Index("ix_tasks_timeout", "timeout_at", postgresql_where=text("status = 'running'")),
-        Index(
-            "ix_tasks_backoff", "not_before", postgresql_where=text("status = 'pending' AND not_before IS NOT NULL")
-        ),
-        Index(
-            "ix_tasks_rescore", "rescore_at", postgresql_where=text("status = 'pending' AND rescore_at IS NOT NULL")
-        ),
+        Index("ix_tasks_backoff", "not_before", postgresql_where=text("status = 'pending' AND not_before IS NOT NULL")),
+        Index("ix_tasks_rescore", "rescore_at", postgresql_where=text("status = 'pending' AND rescore_at IS NOT NULL")),
         Index("ix_tasks_organization_id_created_at_id", "organization_id", "created_at", "id"),
         Index("ix_tasks_organization_id_status_created_at_id", "organization_id", "status", "created_at", "id"),
         Index("ix_tasks_project_id_created_at_id", "project_id", "created_at", "id"),

@@ -9,7 +9,6 @@ from servicekit.auth import Principal
 from servicekit.db import Database, Tx
 from servicekit.errors import AppError
 from servicekit.ids import new_id
-
 from workflow_service import events
 from workflow_service.clients import BillingClient
 from workflow_service.coordination.rules import Tally

@@ -7,7 +7,6 @@ from typing import Any
 
 from servicekit.db import Database
 from servicekit.errors import AppError
-
 from workflow_service.errors import TASK_NOT_CANCELLABLE, TASK_NOT_FOUND
 from workflow_service.queue.service import QueueService
 from workflow_service.specs import lookup_store as store
@@ -58,9 +57,7 @@ class LookupService:
         for kind, one in references:
             by_kind.setdefault(kind, []).append(one)
         async with self._db.reader() as tx:
-            return [
-                (kind, *place) for kind, ids in by_kind.items() for place in await store.places(tx, kind, ids)
-            ]
+            return [(kind, *place) for kind, ids in by_kind.items() for place in await store.places(tx, kind, ids)]
 
     async def project_snapshot(self, after: str, limit: int) -> list[Any]:
         """Projects by id."""

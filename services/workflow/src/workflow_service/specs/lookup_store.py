@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from servicekit.db import Tx
 from sqlalchemy import func, select
 
+from servicekit.db import Tx
 from workflow_service.coordination.tables import Execution
 from workflow_service.engine.tables import Ticket, TicketCount, TicketCountDelta
 from workflow_service.projects.tables import Project
@@ -26,9 +26,7 @@ async def by_ids(tx: Tx, kind: str, ids: Sequence[str]) -> list[Any]:
 async def after(tx: Tx, kind: str, last: str, limit: int) -> list[Any]:
     """Rows of a kind by id, after `last`."""
     table = _KINDS[kind]
-    return list(
-        (await tx.session.scalars(select(table).where(table.id > last).order_by(table.id).limit(limit))).all()
-    )
+    return list((await tx.session.scalars(select(table).where(table.id > last).order_by(table.id).limit(limit))).all())
 
 
 async def places(tx: Tx, kind: str, ids: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Query
+
 from servicekit.auth import CurrentUser
 from servicekit.http import Page, body_limit, problems
-
 from workflow_service.errors import (
     DESIGN_NOT_APPROVED,
     NOT_EXECUTING,

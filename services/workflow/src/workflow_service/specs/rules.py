@@ -129,7 +129,13 @@ def spec_task_status(task_status: str | None, merge_state: str, held: bool, own:
     if task_status is None:
         return own
     if task_status == "completed":
-        return "completed" if merge_state in ("none", "merged") else "blocked" if merge_state == "failed" else "in_progress"
+        return (
+            "completed"
+            if merge_state in ("none", "merged")
+            else "blocked"
+            if merge_state == "failed"
+            else "in_progress"
+        )
     if task_status in ("failed", "cancelled"):
         return "blocked"
     if task_status in ("pending", "needs_revision"):

@@ -10,7 +10,6 @@ from servicekit.auth import Principal
 from servicekit.db import Database, Tx
 from servicekit.errors import invalid
 from servicekit.ids import new_id
-
 from workflow_service import events
 from workflow_service.coordination.service import CoordinationService
 from workflow_service.engine.service import EngineService
@@ -202,9 +201,7 @@ class SpecService:
         await self._queue.create(tx, drafts, announce=False)
         return len(plan.requirements), len(plan.tasks)
 
-    async def _tickets(
-        self, tx: Tx, spec: Spec, plan: Plan, requirement_ids: dict[str, str]
-    ) -> dict[str | None, str]:
+    async def _tickets(self, tx: Tx, spec: Spec, plan: Plan, requirement_ids: dict[str, str]) -> dict[str | None, str]:
         """A ticket for each requirement that has tasks, and one for the tasks that name none; ids by requirement."""
         used = set(rules.ticket_of(plan).values())
         keys: list[str | None] = [item.key for item in plan.requirements if item.key in used]
@@ -244,9 +241,7 @@ class SpecService:
 
     # Reading
 
-    async def require(
-        self, tx: Tx, principal: Principal, permission: str, spec_id: str, *, lock: bool = False
-    ) -> Spec:
+    async def require(self, tx: Tx, principal: Principal, permission: str, spec_id: str, *, lock: bool = False) -> Spec:
         """The spec, if the caller has `permission` there; 404 where it is unknown or foreign."""
         spec = await store.get(tx, spec_id, lock=lock)
         if spec is None:
@@ -281,7 +276,13 @@ class SpecService:
         linked = await store.ticket_counts(tx, ids)
         agents = await store.active_agents(tx, ids)
         return [
-            _out(spec, requirements.get(spec.id, []), tasks.get(spec.id, []), linked.get(spec.id, 0), agents.get(spec.id, 0))
+            _out(
+                spec,
+                requirements.get(spec.id, []),
+                tasks.get(spec.id, []),
+                linked.get(spec.id, 0),
+                agents.get(spec.id, 0),
+            )
             for spec in specs
         ]
 
@@ -311,10 +312,13 @@ class SpecService:
             await self.require(tx, principal, "document:write", spec_id)
             await self._coordination.cancel(tx, spec_id, "spec_archived")
             spec = await self.require(tx, principal, "document:write", spec_id, lock=True)
+            await self._queue.hide(tx, spec_id, True)
             await self._engine.hide(tx, spec_id, True)
             if not spec.archived:
                 spec.archived, spec.archived_at = True, await store.now(tx)
-                await self.changed(tx, spec, "updated", "Archived", {"archived": {"old": False, "new": True}}, principal.subject)
+                await self.changed(
+                    tx, spec, "updated", "Archived", {"archived": {"old": False, "new": True}}, principal.subject
+                )
             return tx.result(Message(message="Spec archived"))
 
     async def changed(
@@ -393,9 +397,7 @@ def spec_task_out(
     )
 
 
-def _out(
-    spec: Spec, requirements: list[RequirementOut], tasks: list[SpecTaskOut], linked: int, agents: int
-) -> SpecOut:
+def _out(spec: Spec, requirements: list[RequirementOut], tasks: list[SpecTaskOut], linked: int, agents: int) -> SpecOut:
     started = spec.current_execution_id is not None
     execution = ExecutionOut(overall_progress=spec.progress, test_coverage=spec.test_coverage, active_agents=agents)
     return SpecOut(

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import ColumnElement, func, insert, select
+
 from servicekit.db import Tx
 from servicekit.ids import new_id
-from sqlalchemy import Row, func, insert, select
-
 from workflow_service.engine.tables import Ticket
 from workflow_service.queue.rules import Hold
 from workflow_service.queue.tables import Task
@@ -20,8 +20,7 @@ COUNT_LIMIT = 100_000
 
 async def now(tx: Tx) -> datetime:
     """The database's clock."""
-    value = await tx.session.scalar(select(func.clock_timestamp()))
-    assert value is not None
+    value: datetime = (await tx.session.scalars(select(func.clock_timestamp()))).one()
     return value
 
 
@@ -111,7 +110,7 @@ async def page(
     tx: Tx, project_id: str, status: str | None, include_archived: bool, limit: int, offset: int
 ) -> tuple[list[Spec], int]:
     """Specs of a project, newest first, and the number of all that match."""
-    where = [Spec.project_id == project_id]
+    where: list[ColumnElement[bool]] = [Spec.project_id == project_id]
     if status is not None:
         where.append(Spec.status == status)
     if not include_archived:
@@ -149,7 +148,7 @@ async def criteria(tx: Tx, requirement_ids: Sequence[str]) -> list[Criterion]:
 
 async def spec_tasks(
     tx: Tx, spec_ids: Sequence[str], per_spec: int
-) -> list[Row[tuple[SpecTask, str | None, str | None, int | None, str | None]]]:
+) -> list[tuple[SpecTask, str | None, str | None, int | None, str | None]]:
     """(spec task, status, merge state, holds, agent of its queue task), in order, at most `per_spec` of each spec."""
     place = func.row_number().over(partition_by=SpecTask.spec_id, order_by=(SpecTask.position, SpecTask.id))
     ranked = select(SpecTask.id, place.label("place")).where(SpecTask.spec_id.in_(spec_ids)).subquery()
@@ -160,7 +159,7 @@ async def spec_tasks(
         .where(ranked.c.place <= per_spec)
         .order_by(SpecTask.spec_id, SpecTask.position, SpecTask.id)
     )
-    return list(rows.all())
+    return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
 
 
 async def ticket_counts(tx: Tx, spec_ids: Sequence[str]) -> dict[str, int]:
@@ -168,7 +167,7 @@ async def ticket_counts(tx: Tx, spec_ids: Sequence[str]) -> dict[str, int]:
     rows = await tx.session.execute(
         select(Ticket.spec_id, func.count()).where(Ticket.spec_id.in_(spec_ids)).group_by(Ticket.spec_id)
     )
-    return {row[0]: row[1] for row in rows}
+    return {str(row[0]): row[1] for row in rows}
 
 
 async def active_agents(tx: Tx, spec_ids: Sequence[str]) -> dict[str, int]:
@@ -178,7 +177,7 @@ async def active_agents(tx: Tx, spec_ids: Sequence[str]) -> dict[str, int]:
         .where(Task.spec_id.in_(spec_ids), Task.status.in_(("assigned", "running")))
         .group_by(Task.spec_id)
     )
-    return {row[0]: row[1] for row in rows}
+    return {str(row[0]): row[1] for row in rows}
 
 
 async def task_counts(tx: Tx, spec_id: str) -> list[tuple[str, str, bool, int]]:
@@ -199,10 +198,10 @@ async def planned_counts(tx: Tx, spec_id: str) -> dict[str, int]:
         .where(SpecTask.spec_id == spec_id, SpecTask.task_id.is_(None))
         .group_by(SpecTask.status)
     )
-    return {row[0]: row[1] for row in rows}
+    return {str(row[0]): row[1] for row in rows}
 
 
-async def task_contexts(tx: Tx, task_ids: Sequence[str]) -> list[Row[Any]]:
+async def task_contexts(tx: Tx, task_ids: Sequence[str]) -> list[tuple[str, Ticket, Spec | None, str | None]]:
     """(task id, ticket, spec or None, spec task id) of tasks."""
     rows = await tx.session.execute(
         select(Task.id, Ticket, Spec, Task.spec_task_id)
@@ -210,7 +209,7 @@ async def task_contexts(tx: Tx, task_ids: Sequence[str]) -> list[Row[Any]]:
         .outerjoin(Spec, Spec.id == Task.spec_id)
         .where(Task.id.in_(task_ids))
     )
-    return list(rows.all())
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
 async def requirements_by_id(tx: Tx, ids: Sequence[str]) -> list[Requirement]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from servicekit.db import Base
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Float, ForeignKey, Index, Integer, UniqueConstraint, text
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Float, ForeignKey, Index, Integer, UniqueConstraint
+from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
+
+from servicekit.db import Base
 
 
 class Spec(Base):
@@ -38,23 +40,23 @@ class Spec(Base):
     status: Mapped[str] = mapped_column(server_default="draft")
     generation_status: Mapped[str] = mapped_column(server_default="none")
     execution_status: Mapped[str] = mapped_column(server_default="none")
-    archived: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    archived: Mapped[bool] = mapped_column(Boolean, server_default=sql("false"))
     archived_at: Mapped[datetime | None]
     phase: Mapped[str] = mapped_column(server_default="Requirements")
     current_phase: Mapped[str] = mapped_column(server_default="explore")
-    progress: Mapped[float] = mapped_column(Float, server_default=text("0"))
-    test_coverage: Mapped[float] = mapped_column(Float, server_default=text("0"))
+    progress: Mapped[float] = mapped_column(Float, server_default=sql("0"))
+    test_coverage: Mapped[float] = mapped_column(Float, server_default=sql("0"))
     engine: Mapped[str | None]
     plan: Mapped[str | None]
-    budget_micro_usd: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    budget_micro_usd: Mapped[int] = mapped_column(BigInteger, server_default=sql("0"))
     design: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
-    requirements_approved: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    requirements_approved: Mapped[bool] = mapped_column(Boolean, server_default=sql("false"))
     requirements_approved_at: Mapped[datetime | None]
-    design_approved: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    design_approved: Mapped[bool] = mapped_column(Boolean, server_default=sql("false"))
     design_approved_at: Mapped[datetime | None]
-    phase_data: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
-    phase_attempts: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
-    spec_context: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    phase_data: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=sql("'{}'::jsonb"))
+    phase_attempts: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=sql("'{}'::jsonb"))
+    spec_context: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=sql("'{}'::jsonb"))
     last_checkpoint_at: Mapped[datetime | None]
     last_error: Mapped[str | None]
     target_branch: Mapped[str]
@@ -62,9 +64,9 @@ class Spec(Base):
     pull_request_url: Mapped[str | None]
     pull_request_number: Mapped[int | None] = mapped_column(Integer)
     current_execution_id: Mapped[str | None]
-    version: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
-    created_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
-    updated_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    version: Mapped[int] = mapped_column(BigInteger, server_default=sql("1"))
+    created_at: Mapped[datetime] = mapped_column(server_default=sql("clock_timestamp()"))
+    updated_at: Mapped[datetime] = mapped_column(server_default=sql("clock_timestamp()"))
 
 
 class Requirement(Base):
@@ -82,8 +84,8 @@ class Requirement(Base):
     action: Mapped[str]
     status: Mapped[str] = mapped_column(server_default="pending")
     linked_design: Mapped[str | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
-    updated_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    created_at: Mapped[datetime] = mapped_column(server_default=sql("clock_timestamp()"))
+    updated_at: Mapped[datetime] = mapped_column(server_default=sql("clock_timestamp()"))
 
 
 class Criterion(Base):
@@ -100,9 +102,9 @@ class Criterion(Base):
     requirement_id: Mapped[str] = mapped_column(ForeignKey("spec_requirements.id", ondelete="CASCADE"))
     position: Mapped[int] = mapped_column(Integer)
     text: Mapped[str]
-    completed: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
-    created_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
-    updated_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    completed: Mapped[bool] = mapped_column(Boolean, server_default=sql("false"))
+    created_at: Mapped[datetime] = mapped_column(server_default=sql("clock_timestamp()"))
+    updated_at: Mapped[datetime] = mapped_column(server_default=sql("clock_timestamp()"))
 
 
 class SpecTask(Base):
@@ -125,11 +127,11 @@ class SpecTask(Base):
     priority: Mapped[str] = mapped_column(server_default="medium")
     status: Mapped[str] = mapped_column(server_default="pending")
     assigned_agent: Mapped[str | None]
-    dependencies: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    dependencies: Mapped[list[str]] = mapped_column(JSONB, server_default=sql("'[]'::jsonb"))
     estimated_hours: Mapped[float | None] = mapped_column(Float)
     actual_hours: Mapped[float | None] = mapped_column(Float)
-    created_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
-    updated_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    created_at: Mapped[datetime] = mapped_column(server_default=sql("clock_timestamp()"))
+    updated_at: Mapped[datetime] = mapped_column(server_default=sql("clock_timestamp()"))
 
 
 class SpecVersion(Base):
@@ -146,4 +148,4 @@ class SpecVersion(Base):
     change_details: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     created_by: Mapped[str | None]
     snapshot: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
-    created_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    created_at: Mapped[datetime] = mapped_column(server_default=sql("clock_timestamp()"))

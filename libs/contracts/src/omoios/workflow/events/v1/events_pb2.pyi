@@ -481,6 +481,46 @@ class TicketUnblocked(_message.Message):
 Global___TicketUnblocked: _TypeAlias = TicketUnblocked  # noqa: Y015
 
 @_typing.final
+class TicketApprovalChanged(_message.Message):
+    """The approval of a ticket: pending_review, approved, rejected or timed_out. `deleted`: the ticket is gone with it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKET_ID_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    APPROVAL_STATUS_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DEADLINE_AT_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    ticket_id: _builtins.str
+    project_id: _builtins.str
+    approval_status: _builtins.str
+    decided_by: _builtins.str
+    reason: _builtins.str
+    deleted: _builtins.bool
+    @_builtins.property
+    def deadline_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        ticket_id: _builtins.str = ...,
+        project_id: _builtins.str = ...,
+        approval_status: _builtins.str = ...,
+        decided_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        deadline_at: _timestamp_pb2.Timestamp | None = ...,
+        deleted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_at", b"deadline_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_status", b"approval_status", "deadline_at", b"deadline_at", "decided_by", b"decided_by", "deleted", b"deleted", "project_id", b"project_id", "reason", b"reason", "ticket_id", b"ticket_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketApprovalChanged: _TypeAlias = TicketApprovalChanged  # noqa: Y015
+
+@_typing.final
 class TaskReference(_message.Message):
     """Who and where a task is; carried by each of its events."""
 

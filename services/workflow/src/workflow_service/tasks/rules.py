@@ -1,0 +1,66 @@
+"""Decisions of the tasks' edge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from workflow_service.queue.rules import HOLD_TEXT, LEASED, PENDING, Hold
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason why a task does not run. `tasks`: ids it waits for, where it waits for tasks."""
+
+    code: str
+    detail: str
+    tasks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a claim would look at. Caps of -1 mean no limit."""
+
+    status: str
+    holds: int
+    waits_for: tuple[tuple[str, str, str, str], ...]
+    not_before: datetime | None
+    now: datetime
+    required_capabilities: tuple[str, ...]
+    project_active: int
+    project_cap: int
+    organization_active: int
+    organization_cap: int
+
+
+def reasons(task: Surroundings) -> list[Reason]:
+    """Every reason why the task is not running now; empty when the next claim may take it.
+
+    `waits_for`: (id, title, status, merge state) of each unmet dependency.
+    """
+    if task.status in LEASED:
+        return [Reason(task.status, f"The task is {task.status} in a sandbox.")]
+    if task.status != PENDING:
+        return [Reason(task.status, f"The task is {task.status}.")]
+    found = [Reason(*HOLD_TEXT[hold]) for hold in Hold if task.holds & hold]
+    for task_id, title, status, merge_state in task.waits_for:
+        state = f"its branch is {merge_state}" if status == "completed" else f"it is {status}"
+        code = "dependency_not_merged" if status == "completed" else "dependency_not_completed"
+        found.append(Reason(code, f"It depends on '{title}': {state}.", (task_id,)))
+    if task.not_before is not None and task.not_before > task.now:
+        seconds = (task.not_before - task.now).total_seconds()
+        found.append(Reason("backoff", f"It is tried again in {seconds:.1f} s."))
+    if 0 <= task.project_cap <= task.project_active:
+        detail = f"The project runs {task.project_active} of {task.project_cap} tasks at once."
+        found.append(Reason("project_at_capacity", detail))
+    if 0 <= task.organization_cap <= task.organization_active:
+        detail = f"The organization runs {task.organization_active} of {task.organization_cap} tasks at once."
+        found.append(Reason("organization_at_capacity", detail))
+    return found
+
+
+def waiting_for(capabilities: tuple[str, ...]) -> str:
+    """What a task that nothing holds waits for."""
+    if capabilities:
+        return f"It may be claimed by an agent with the capabilities {', '.join(sorted(capabilities))}."
+    return "It may be claimed by any agent."

@@ -1,0 +1,105 @@
+"""SQL of task lists. All of them are bounded and read from an index in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select, true, values
+from sqlalchemy import Text as SqlText
+from sqlalchemy import column as sql_column
+
+from servicekit.db import Tx
+from workflow_service.queue.tables import Task, TaskDependency
+
+BLOCKED_LIMIT = 500
+
+
+async def page(
+    tx: Tx,
+    organization_ids: Sequence[str],
+    *,
+    status: str | None,
+    phase_id: str | None,
+    has_sandbox: bool | None,
+    ticket_id: str | None,
+    project_id: str | None,
+    limit: int,
+    offset: int,
+) -> list[Task]:
+    """Newest first, tasks of archived specs left out."""
+    where: list[ColumnElement[bool]] = [Task.hidden.is_(False)]
+    if status is not None:
+        where.append(Task.status == status)
+    if phase_id is not None:
+        where.append(Task.phase_id == phase_id)
+    if has_sandbox is not None:
+        where.append(Task.sandbox_id.is_not(None) if has_sandbox else Task.sandbox_id.is_(None))
+    if ticket_id is not None:
+        where.append(Task.ticket_id == ticket_id)
+    if project_id is not None:
+        where.append(Task.project_id == project_id)
+    if not organization_ids:
+        return []
+    # Each organization gives its own newest rows from the index; only those few are sorted together.
+    organizations = values(sql_column("id", SqlText), name="organizations").data([(one,) for one in organization_ids])
+    newest = (
+        select(Task.id, Task.created_at)
+        .where(Task.organization_id == organizations.c.id, *where)
+        .order_by(Task.created_at.desc(), Task.id.desc())
+        .limit(limit + offset)
+        .lateral("newest")
+    )
+    chosen = (
+        select(newest.c.id)
+        .select_from(organizations)
+        .join(newest, true())
+        .order_by(newest.c.created_at.desc(), newest.c.id.desc())
+        .limit(limit)
+        .offset(offset)
+        .subquery()
+    )
+    rows = await tx.session.scalars(
+        select(Task).join(chosen, chosen.c.id == Task.id).order_by(Task.created_at.desc(), Task.id.desc())
+    )
+    return list(rows.all())
+
+
+async def depends_on(tx: Tx, task_id: str) -> list[tuple[str, bool]]:
+    """(depends on, satisfied) in a stable order."""
+    rows = await tx.session.execute(
+        select(TaskDependency.depends_on_id, TaskDependency.satisfied)
+        .where(TaskDependency.task_id == task_id)
+        .order_by(TaskDependency.depends_on_id)
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+async def waiting_for(tx: Tx, task_id: str) -> list[Task]:
+    """Tasks that depend on this one, the oldest first."""
+    rows = await tx.session.scalars(
+        select(Task)
+        .join(TaskDependency, TaskDependency.task_id == Task.id)
+        .where(TaskDependency.depends_on_id == task_id)
+        .order_by(Task.created_at, Task.id)
+        .limit(BLOCKED_LIMIT)
+    )
+    return list(rows.all())
+
+
+async def at_work(
+    tx: Tx, organization_ids: Sequence[str], *, agent_id: str | None, timed_out: bool, limit: int
+) -> list[tuple[Task, Any]]:
+    """(task, the database's clock) of tasks assigned or running, the longest first."""
+    where: list[ColumnElement[bool]] = [
+        Task.organization_id.in_(organization_ids),
+        Task.status.in_(("assigned", "running")),
+    ]
+    if agent_id is not None:
+        where.append(Task.assigned_agent_id == agent_id)
+    if timed_out:
+        where += [Task.status == "running", Task.timeout_at < func.clock_timestamp()]
+    rows = await tx.session.execute(
+        select(Task, func.clock_timestamp()).where(*where).order_by(Task.claimed_at, Task.id).limit(limit)
+    )
+    return [(row[0], row[1]) for row in rows]
