@@ -454,12 +454,13 @@ class AgentSweeper:
                 if verdict is None:
                     continue
                 judged += 1
-                tx.emit(
-                    events.agent_went_stale(agent.id, agent.last_heartbeat, verdict.misses),
-                    aggregate_id=agent.id,
-                    version=agent.version,
-                    organization_id=agent.organization_id,
-                )
+                if verdict.announce:
+                    tx.emit(
+                        events.agent_went_stale(agent.id, agent.last_heartbeat, verdict.misses),
+                        aggregate_id=agent.id,
+                        version=agent.version,
+                        organization_id=agent.organization_id,
+                    )
                 if verdict.target is None:
                     await store.change(tx, agent, missed_heartbeats=verdict.misses, health_status="unresponsive")
                 else:

@@ -63,7 +63,11 @@ async def start(argv: Sequence[str], environment: Mapping[str, str], confinement
     command = list(argv)
     if confinement.bubblewrap:
         command = bubblewrap(
-            command, workdir=confinement.workdir, home=confinement.home, hidden=confinement.hidden
+            command,
+            workdir=confinement.workdir,
+            home=confinement.home,
+            hidden=confinement.hidden,
+            shown=confinement.shown,
         )
     limits = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": OPEN_FILES, "RLIMIT_FSIZE": FILE_BYTES}
     if confinement.uid is not None:

@@ -39,6 +39,7 @@ class Confinement:
     uid: int | None
     gid: int | None
     hidden: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
     bubblewrap: bool = False
 
 
@@ -146,12 +147,19 @@ def split_line(line: bytes) -> list[tuple[str, bool]]:
     ]
 
 
-def bubblewrap(argv: Sequence[str], *, workdir: str, home: str, hidden: Sequence[str]) -> list[str]:
-    """`argv` inside bubblewrap: everything read-only but its own folders, other sandboxes and secrets hidden."""
+def bubblewrap(
+    argv: Sequence[str], *, workdir: str, home: str, hidden: Sequence[str], shown: Sequence[str] = ()
+) -> list[str]:
+    """`argv` inside bubblewrap: everything read-only but its own folders, other sandboxes and secrets hidden.
+
+    `shown`: folders inside hidden ones that can be read all the same.
+    """
     command = ["bwrap", "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--new-session"]
     command += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
     for path in hidden:
         command += ["--tmpfs", path]
+    for path in shown:
+        command += ["--ro-bind-try", path, path]
     return [*command, "--bind", workdir, workdir, "--bind", home, home, "--chdir", workdir, "--", *argv]
 
 

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 from agents_service.errors import ATTEMPT_SUPERSEDED, EVENT_TOO_LARGE, SANDBOX_ENDED
 from servicekit.errors import AppError, FieldError, invalid_fields
@@ -38,6 +37,7 @@ LIFECYCLE = frozenset({"agent.started", "agent.completed", "continuous.completed
 """Events that bear on the state of the task; told to workflow by a fact of their own."""
 
 TOKEN_COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _EVENT_TYPE = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 
 
@@ -111,10 +111,9 @@ def check_event(
         raise _refused((*loc, "event_data"), "must be UTF-8", None) from error
     if event_id is None:
         return IncomingEvent(minted, event_type, text, source, False)
-    try:
-        identifier = str(UUID(event_id))
-    except ValueError as error:
-        raise _refused((*loc, "event_id"), "must be a UUID", event_id) from error
+    identifier = event_id.lower()
+    if not _UUID.fullmatch(identifier):
+        raise _refused((*loc, "event_id"), "must be a UUID in its canonical form", event_id)
     return IncomingEvent(identifier, event_type, text, source, True)
 
 

@@ -122,12 +122,18 @@ class AttemptWork:
         inherited = dict(os.environ)
         if self.settings.path is not None:
             inherited["PATH"] = self.settings.path
+        if self.settings.tools is not None:
+            inherited["PATH"] = f"{self.settings.tools}:{inherited.get('PATH', os.defpath)}"
         environment = engine_rules.environment_of(
             inherited,
             plan.environment,
             home=str(self.folders.home),
             tmp=str(self.folders.tmp),
-            ids={"OMOIOS_TASK_ID": str(self.task["id"]), "OMOIOS_SANDBOX_ID": self.api.sandbox_id},
+            ids={
+                "OMOIOS_TASK_ID": str(self.task["id"]),
+                "OMOIOS_SANDBOX_ID": self.api.sandbox_id,
+                "OMOIOS_ATTEMPT": str(self.claim["attempt"]),
+            },
         )
         self.job = Job(
             plan=plan,
@@ -137,6 +143,7 @@ class AttemptWork:
                 uid=self.folders.uid,
                 gid=self.folders.uid,
                 hidden=(str(self.settings.workdir), str(Path.home())),
+                shown=(str(self.settings.tools),) if self.settings.tools is not None else (),
                 bubblewrap=self.wrapped,
             ),
             environment=environment,

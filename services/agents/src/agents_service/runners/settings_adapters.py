@@ -36,6 +36,8 @@ class RunnerSettings(BaseSettings):
     """First of the user ids that sandboxes get when the runner is root."""
     path: str | None = None
     """PATH of the commands; the runner's own when it is not set."""
+    tools: Path | None = None
+    """A folder of programs that comes first on the commands' PATH, readable also inside a hidden home folder."""
     bubblewrap: Literal["auto", "off"] = "auto"
     wait_s: float = Field(default=20.0, ge=0, le=30)
     """How long a claim waits at the API."""
