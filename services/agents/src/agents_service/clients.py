@@ -188,9 +188,7 @@ class VcsClient:
     async def finish_branch(self, project_id: str, task_id: str, attempt: int, head_sha: str) -> FinishedBranch:
         """Record what an attempt pushed. Refused for an older attempt."""
         answer = await self._stub.FinishBranch(
-            vcs_pb2.FinishBranchRequest(
-                project_id=project_id, task_id=task_id, attempt=attempt, head_sha=head_sha
-            ),
+            vcs_pb2.FinishBranchRequest(project_id=project_id, task_id=task_id, attempt=attempt, head_sha=head_sha),
             timeout=FINISH_BRANCH_TIMEOUT_S,
         )
         return FinishedBranch(answer.branch, answer.head_sha, answer.commits, answer.files_changed)
@@ -263,9 +261,7 @@ class WorkflowClient:
 
     async def release_tasks(self, attempts: Sequence[Attempt], reason: str) -> None:
         """Give tasks back without counting a retry."""
-        await self._stub.ReleaseTasks(
-            workflow_pb2.ReleaseTasksRequest(attempts=_attempts(attempts), reason=reason)
-        )
+        await self._stub.ReleaseTasks(workflow_pb2.ReleaseTasksRequest(attempts=_attempts(attempts), reason=reason))
 
     async def complete_task(self, attempt: Attempt, result: dict[str, Any], branch: str, head_sha: str) -> str:
         """The task's status after its attempt finished. Refused with `workflow.attempt_superseded`."""

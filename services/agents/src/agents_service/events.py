@@ -128,9 +128,7 @@ def lifecycle_reported(stream: StreamState, event: IncomingEvent) -> pb.SandboxL
     )
 
 
-def message_queued(
-    sandbox: Sandbox, message_id: str, message_type: str, sender_id: str
-) -> pb.SandboxMessageQueued:
+def message_queued(sandbox: Sandbox, message_id: str, message_type: str, sender_id: str) -> pb.SandboxMessageQueued:
     """A message waits for a sandbox; its content is not told."""
     return pb.SandboxMessageQueued(
         sandbox_id=sandbox.id,

@@ -9,6 +9,7 @@ from agents_service import errors, rpc
 from agents_service.access import ACCESS
 from agents_service.agents import jobs as agents_jobs
 from agents_service.agents import routes as agents_routes
+from agents_service.agents.discovery_service import AgentDiscovery
 from agents_service.agents.service import AgentService
 from agents_service.claims import routes as claims_routes
 from agents_service.claims.service import ClaimService
@@ -79,7 +80,7 @@ def build(settings: Settings) -> Service:
         bus=bus,
         resources=Resources(db, channels),
         routers=[
-            agents_routes.router(agents),
+            agents_routes.router(agents, AgentDiscovery(agents)),
             claims_routes.router(claims),
             sandboxes_routes.router(sandboxes, reading, messages, attempts),
         ],

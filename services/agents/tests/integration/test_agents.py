@@ -79,13 +79,13 @@ async def test_search_ranks_by_coverage(world: Any) -> None:
 async def test_changes_go_through_the_status_machine(world: Any) -> None:
     agent = await world.register()
     path = f"/agents/{agent['agent_id']}"
-    patched = (await world.http.patch(
-        f"/api/v1{path}", json={"capabilities": [" Rust "], "status": "degraded"}, headers=world.auth(world.owner)
-    )).json()
+    patched = (
+        await world.http.patch(
+            f"/api/v1{path}", json={"capabilities": [" Rust "], "status": "degraded"}, headers=world.auth(world.owner)
+        )
+    ).json()
     assert (patched["capabilities"], patched["status"], patched["version"]) == (["rust"], "DEGRADED", 2)
-    refused = await world.http.patch(
-        f"/api/v1{path}", json={"status": "running"}, headers=world.auth(world.owner)
-    )
+    refused = await world.http.patch(f"/api/v1{path}", json={"status": "running"}, headers=world.auth(world.owner))
     assert_problem(refused, 409, "agents.transition_refused", from_status="DEGRADED", to_status="RUNNING")
     for token, status in ((world.viewer, 403), (world.stranger, 404)):
         answer = await world.http.patch(f"/api/v1{path}", json={"capacity": 2}, headers=world.auth(token))

@@ -37,9 +37,7 @@ async def test_two_hundred_single_events_at_once_and_one_bad_fails_alone(world: 
     assert [row[0] for row in sequences] == list(range(1, 200))
     packed = await world.rows("SELECT payload FROM outbox WHERE subject = 'agents.sandbox.events_recorded.v1'")
     assert 1 <= len(packed) < 120
-    told = [
-        event.sequence for row in packed for event in events_pb2.SandboxEventsRecorded.FromString(row[0]).events
-    ]
+    told = [event.sequence for row in packed for event in events_pb2.SandboxEventsRecorded.FromString(row[0]).events]
     assert sorted(told) == list(range(1, 200))
 
 
@@ -90,9 +88,7 @@ async def test_the_same_event_id_is_one_event_for_ever(world: Any) -> None:
 async def test_a_superseded_attempt_is_refused(world: Any) -> None:
     sandbox = await world.sandbox()
     name = sandbox["sandbox"]["id"]
-    older = world.signing.sandbox(
-        "org-1", name, task_id="task-1", agent_id=sandbox["agent"]["agent_id"], attempt=7
-    )
+    older = world.signing.sandbox("org-1", name, task_id="task-1", agent_id=sandbox["agent"]["agent_id"], attempt=7)
     answer = await world.post(f"/sandboxes/{name}/events", {"event_type": "agent.output"}, older)
     assert_problem(answer, 409, "agents.attempt_superseded")
     assert_problem(await world.post(f"/sandboxes/{name}/heartbeat", {}, older), 409, "agents.attempt_superseded")

@@ -21,9 +21,7 @@ async def test_a_branch_that_cannot_start_gives_its_task_back(world: Any) -> Non
     agent = await world.register()
     answer = await world.claim(agent, max=2)
     assert [claim["task"]["id"] for claim in answer["claims"]] == ["task-2"]
-    assert answer["errors"] == [
-        {"task_id": "task-1", "code": "vcs.repository_not_ready", "detail": "Not this one."}
-    ]
+    assert answer["errors"] == [{"task_id": "task-1", "code": "vcs.repository_not_ready", "detail": "Not this one."}]
     assert world.workflow.released == [("task-1", "vcs.repository_not_ready: Not this one.")]
     assert [row[0] for row in await world.rows("SELECT task_id FROM sandboxes")] == ["task-2"]
 
@@ -273,9 +271,7 @@ async def test_the_sweep_finds_what_no_event_told(world: Any) -> None:
     assert await job.run() == 0
     async with world.db.uow() as tx:
         await (await tx.connection()).execute("UPDATE sandboxes SET last_heartbeat_at = now() - interval '10 minutes'")
-    assert_problem(
-        await world.post("/sandboxes/admin/clear-tracked-sandboxes"), 403, "auth.forbidden"
-    )
+    assert_problem(await world.post("/sandboxes/admin/clear-tracked-sandboxes"), 403, "auth.forbidden")
     root = await world.signing.user("root", None, super_admin=True)
     cleared = await world.post("/sandboxes/admin/clear-tracked-sandboxes", token=root)
     assert cleared.json()["cleared_count"] == 1
@@ -283,9 +279,7 @@ async def test_the_sweep_finds_what_no_event_told(world: Any) -> None:
     assert rows == {claim["sandbox"]["id"]: "lost", held["sandbox"]["id"]: None}
 
 
-async def test_events_of_the_workflow_end_sandboxes_whatever_their_order(
-    world: Any, tell: Any
-) -> None:
+async def test_events_of_the_workflow_end_sandboxes_whatever_their_order(world: Any, tell: Any) -> None:
     service = world.running.service
     claims = {name: await world.sandbox(name) for name in ("task-1", "task-2", "task-3", "task-4", "task-5")}
     kinds = {

@@ -45,9 +45,7 @@ def test_a_heartbeat_leads_only_where_the_machine_allows(current: str, reported:
         assert after == current
 
 
-@given(
-    st.floats(0, 10_000), STATUS, st.sampled_from(["worker", "monitor", "guardian"]), st.integers(0, 3)
-)
+@given(st.floats(0, 10_000), STATUS, st.sampled_from(["worker", "monitor", "guardian"]), st.integers(0, 3))
 def test_a_verdict_only_worsens_and_moves_legally(silence: float, status: str, kind: str, recorded: int) -> None:
     verdict = rules.judge_silence(silence, status, kind, recorded)
     if verdict is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agents_service.agents.service import AgentService, AgentSweeper
+from agents_service.agents.service import AgentService
+from agents_service.agents.sweep_service import AgentSweeper
 from servicekit.jobs import Job
 
 

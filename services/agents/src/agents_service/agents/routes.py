@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from agents_service.agents.discovery_service import AgentDiscovery
 from agents_service.agents.schemas import (
     AgentHealth,
     AgentMatch,
@@ -37,7 +38,7 @@ Timeout = Annotated[int | None, Query(ge=0, le=86_400 * 30)]
 Capabilities = Annotated[list[str] | None, Query(max_length=100)]
 
 
-def router(service: AgentService) -> APIRouter:
+def router(service: AgentService, discovery: AgentDiscovery) -> APIRouter:
     """The routes of the room."""
     routes = APIRouter(prefix="/api/v1/agents", tags=["agents"])
 
@@ -56,7 +57,7 @@ def router(service: AgentService) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=20)] = 5,
     ) -> list[AgentMatch]:
         """The agents that fit the capabilities best."""
-        return await service.search(user, capabilities or [], phase_id, agent_type, limit)
+        return await discovery.search(user, capabilities or [], phase_id, agent_type, limit)
 
     @routes.get("/best-fit", responses=problems(NO_MATCHING_AGENT))
     async def best_fit(
@@ -66,22 +67,22 @@ def router(service: AgentService) -> APIRouter:
         agent_type: str | None = None,
     ) -> AgentMatch:
         """The agent that fits best."""
-        return await service.best_fit(user, capabilities or [], phase_id, agent_type)
+        return await discovery.best_fit(user, capabilities or [], phase_id, agent_type)
 
     @routes.get("/health")
     async def list_health(user: CurrentUser, page: Page, timeout_seconds: Timeout = None) -> list[AgentHealth]:
         """Health of all agents."""
-        return await service.health_of_all(user, timeout_seconds, page.limit, page.offset)
+        return await discovery.health_of_all(user, timeout_seconds, page.limit, page.offset)
 
     @routes.get("/statistics")
     async def statistics(user: CurrentUser) -> AgentStatistics:
         """Counts by status, type, phase and health."""
-        return await service.statistics(user)
+        return await discovery.statistics(user)
 
     @routes.get("/stale")
     async def list_stale(user: CurrentUser, page: Page, timeout_seconds: Timeout = None) -> list[AgentOut]:
         """Agents without a recent heartbeat."""
-        return await service.stale(user, timeout_seconds, page.limit, page.offset)
+        return await discovery.stale(user, timeout_seconds, page.limit, page.offset)
 
     @routes.post("/cleanup-stale")
     async def cleanup_stale(
@@ -126,7 +127,7 @@ def router(service: AgentService) -> APIRouter:
     @routes.get("/{agent_id}/health", responses=problems(AGENT_NOT_FOUND))
     async def get_health(user: CurrentUser, agent_id: str, timeout_seconds: Timeout = None) -> AgentHealth:
         """Health of one agent."""
-        return await service.health(user, agent_id, timeout_seconds)
+        return await discovery.health(user, agent_id, timeout_seconds)
 
     @routes.post(
         "/{agent_id}/heartbeat", responses=problems(AGENT_NOT_FOUND, HEARTBEAT_MISMATCH, CHECKSUM_INVALID, AGENT_ENDED)

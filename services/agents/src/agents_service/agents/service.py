@@ -10,18 +10,13 @@ from typing import Any
 from agents_service import events
 from agents_service.agents import rules, store
 from agents_service.agents.schemas import (
-    AgentHealth,
-    AgentMatch,
     AgentOut,
     AgentPatch,
     AgentRegister,
     AgentRegistered,
-    AgentStatistics,
     CleanupResult,
-    HealthSummary,
     HeartbeatAck,
     HeartbeatMessage,
-    RecentHeartbeats,
 )
 from agents_service.agents.tables import Agent
 from agents_service.clients import IdentityClient
@@ -30,7 +25,6 @@ from agents_service.errors import (
     AGENT_NOT_FOUND,
     CHECKSUM_INVALID,
     HEARTBEAT_MISMATCH,
-    NO_MATCHING_AGENT,
 )
 from agents_service.settings import Settings
 from servicekit.auth import Principal, PrincipalType
@@ -39,8 +33,7 @@ from servicekit.db import Database, Tx
 from servicekit.errors import invalid
 from servicekit.ids import new_id
 
-CANDIDATES_MAX = 1_000
-NOT_DISCOVERABLE = (rules.TERMINATED, rules.QUARANTINED, rules.FAILED)
+CLEANED_MAX = 1_000
 
 
 class AgentService:
@@ -81,9 +74,7 @@ class AgentService:
             )
             if asked != rules.SPAWNING:
                 await self._log_move(tx, agent_id, rules.SPAWNING, asked, "Registered", principal.subject)
-            tx.emit(
-                events.agent_registered(agent), aggregate_id=agent_id, version=1, organization_id=organization_id
-            )
+            tx.emit(events.agent_registered(agent), aggregate_id=agent_id, version=1, organization_id=organization_id)
             return tx.result(
                 AgentRegistered(
                     **agent_out(agent).model_dump(),
@@ -95,7 +86,7 @@ class AgentService:
 
     async def get(self, principal: Principal, agent_id: str) -> AgentOut:
         """One agent. Raises 404."""
-        return agent_out(await self._readable(principal, agent_id))
+        return agent_out(await self.readable(principal, agent_id))
 
     async def list_agents(
         self,
@@ -111,9 +102,7 @@ class AgentService:
         wanted = rules.parse_status(status) if status is not None else None
         organizations = self._readable_organizations(principal, organization_id)
         async with self.db.reader() as tx:
-            rows = await store.page(
-                tx, organizations, limit=limit, offset=offset, status=wanted, phase_id=phase_id
-            )
+            rows = await store.page(tx, organizations, limit=limit, offset=offset, status=wanted, phase_id=phase_id)
         return [agent_out(row) for row in rows]
 
     async def patch(self, principal: Principal, agent_id: str, body: AgentPatch) -> AgentOut:
@@ -149,7 +138,7 @@ class AgentService:
             if agent.status == target or (available and agent.status in rules.ACTIVE):
                 return tx.result(agent_out(agent))
             rules.check_transition(agent.status, target)
-            agent = await self._move(tx, agent, target, "Availability toggle", principal.subject)
+            agent = await self.move(tx, agent, target, "Availability toggle", principal.subject)
             return tx.result(agent_out(agent))
 
     async def heartbeat(self, principal: Principal, agent_id: str, body: HeartbeatMessage) -> HeartbeatAck:
@@ -170,7 +159,7 @@ class AgentService:
         metrics = json.dumps(body.health_metrics)
         organization_id = principal.organization_id
         if principal.type is not PrincipalType.AGENT or organization_id is None:
-            organization_id = (await self._readable(principal, agent_id, "agent:write")).organization_id
+            organization_id = (await self.readable(principal, agent_id, "agent:write")).organization_id
         elif principal.id != agent_id:
             raise AGENT_NOT_FOUND()
         async with self.db.uow() as tx:
@@ -184,7 +173,7 @@ class AgentService:
                 if fresh and (missed > 0 or target != status):
                     await self._come_back(tx, agent_id, target, missed)
         if seen is None:
-            await self._readable(principal, agent_id, "agent:write")
+            await self.readable(principal, agent_id, "agent:write")
             raise AGENT_ENDED()
         message = None if fresh else f"Sequence number {body.sequence_number} was received before."
         missing = rules.missing_sequence_numbers(last, body.sequence_number)
@@ -200,72 +189,6 @@ class AgentService:
             token_expires_at=expires_at,
         )
 
-    async def search(
-        self,
-        principal: Principal,
-        capabilities: Sequence[str],
-        phase_id: str | None,
-        agent_type: str | None,
-        limit: int,
-    ) -> list[AgentMatch]:
-        """The agents that fit best, best first."""
-        required = rules.normalised(capabilities, "capabilities")
-        async with self.db.reader() as tx:
-            rows = await store.candidates(
-                tx,
-                principal.organizations_with("agent:read"),
-                required,
-                phase_id=phase_id,
-                agent_type=agent_type,
-                excluded=NOT_DISCOVERABLE,
-                limit=CANDIDATES_MAX,
-            )
-        scored = [
-            (rules.match_score(required, row.capabilities, row.status, row.health_status, row.capacity), row)
-            for row in rows
-        ]
-        scored.sort(key=lambda item: (-item[0][0], item[1].id))
-        return [
-            AgentMatch(agent=agent_out(row), match_score=score, matched_capabilities=matched)
-            for (score, matched), row in scored[:limit]
-        ]
-
-    async def best_fit(
-        self, principal: Principal, capabilities: Sequence[str], phase_id: str | None, agent_type: str | None
-    ) -> AgentMatch:
-        """The one agent that fits best. Raises 404 when there is none."""
-        matches = await self.search(principal, capabilities, phase_id, agent_type, 1)
-        if not matches:
-            raise NO_MATCHING_AGENT()
-        return matches[0]
-
-    async def health(self, principal: Principal, agent_id: str, timeout_s: int | None) -> AgentHealth:
-        """Health of one agent, derived from its last heartbeat. Raises 404."""
-        return _health(await self._readable(principal, agent_id), timeout_s or rules.STALE_AFTER_S, utc_now())
-
-    async def health_of_all(
-        self, principal: Principal, timeout_s: int | None, limit: int, offset: int
-    ) -> list[AgentHealth]:
-        """Health of the caller's agents; reads only."""
-        async with self.db.reader() as tx:
-            rows = await store.page(tx, principal.organizations_with("agent:read"), limit=limit, offset=offset)
-        now = utc_now()
-        return [_health(row, timeout_s or rules.STALE_AFTER_S, now) for row in rows]
-
-    async def stale(
-        self, principal: Principal, timeout_s: int | None, limit: int, offset: int
-    ) -> list[AgentOut]:
-        """Agents without a heartbeat for `timeout_s`; reads only."""
-        async with self.db.reader() as tx:
-            rows = await store.stale(
-                tx,
-                principal.organizations_with("agent:read"),
-                timeout_s or rules.STALE_AFTER_S,
-                limit=limit,
-                offset=offset,
-            )
-        return [agent_out(row) for row in rows]
-
     async def cleanup_stale(self, principal: Principal, timeout_s: int | None, mark_as: str) -> CleanupResult:
         """Mark silent agents: a status of the machine moves them there, any other word becomes their health status."""
         timeout = timeout_s or rules.STALE_AFTER_S
@@ -276,7 +199,7 @@ class AgentService:
         marked = 0
         async with self.db.uow() as tx:
             organizations = principal.organizations_with("agent:write")
-            for row in await store.stale(tx, organizations, timeout, limit=CANDIDATES_MAX):
+            for row in await store.stale(tx, organizations, timeout, limit=CLEANED_MAX):
                 agent = await store.get(tx, row.id, lock=True)
                 if agent is None:
                     continue
@@ -285,7 +208,7 @@ class AgentService:
                         self._tell_update(tx, await store.change(tx, agent, health_status=label), agent.status)
                         marked += 1
                 elif rules.may_move(agent.status, target):
-                    await self._move(tx, agent, target, "Marked as stale", principal.subject)
+                    await self.move(tx, agent, target, "Marked as stale", principal.subject)
                     marked += 1
             return tx.result(
                 CleanupResult(
@@ -296,42 +219,23 @@ class AgentService:
                 )
             )
 
-    async def statistics(self, principal: Principal) -> AgentStatistics:
-        """Counts over the agents of the caller's organizations."""
-        async with self.db.reader() as tx:
-            counts = await store.statistics(tx, principal.organizations_with("agent:read"), rules.STALE_AFTER_S)
-        by_health = {key or "unknown": value for key, value in counts["by_health"].items()}
-        silent = counts["total"] - counts["healthy"]
-        unhealthy = min(silent, counts["stale"])
-        five, hour, day = counts["recent"]
-        return AgentStatistics(
-            total_agents=counts["total"],
-            by_status=counts["by_status"],
-            by_type=counts["by_type"],
-            by_phase={key or "no_phase": value for key, value in counts["by_phase"].items()},
-            by_health=by_health,
-            stale_count=counts["stale"],
-            health_summary=HealthSummary(healthy=counts["healthy"], unhealthy=unhealthy, unknown=silent - unhealthy),
-            recent_heartbeats=RecentHeartbeats(last_5_minutes=five, last_hour=hour, last_24_hours=day),
-        )
-
     async def claimant(self, principal: Principal, agent_id: str) -> Agent:
         """The agent for which `principal` may claim tasks. Raises 404 for another agent's token or a foreign agent."""
         if principal.type is PrincipalType.AGENT and principal.id != agent_id:
             raise AGENT_NOT_FOUND()
-        return await self._readable(principal, agent_id, "agent:write")
+        return await self.readable(principal, agent_id, "agent:write")
 
     async def work_began(self, tx: Tx, agent_id: str, task_id: str) -> None:
         """An idle agent has its first sandbox: RUNNING. Joins the transaction."""
         agent = await store.get(tx, agent_id, lock=True)
         if agent is not None and rules.may_move(agent.status, rules.RUNNING):
-            await self._move(tx, agent, rules.RUNNING, "Task started", "agents", task_id)
+            await self.move(tx, agent, rules.RUNNING, "Task started", "agents", task_id)
 
     async def work_ended(self, tx: Tx, agent_id: str) -> None:
         """The last sandbox of a running agent is over: IDLE. Joins the transaction."""
         agent = await store.get(tx, agent_id, lock=True)
         if agent is not None and agent.status == rules.RUNNING:
-            await self._move(tx, agent, rules.IDLE, "No task left", "agents")
+            await self.move(tx, agent, rules.IDLE, "No task left", "agents")
 
     async def batch(self, ids: Sequence[str]) -> Sequence[Agent]:
         """Agents by id, for other services."""
@@ -363,7 +267,8 @@ class AgentService:
         own = principal.organizations_with("agent:read")
         return own if asked is None else [asked] if asked in own else []
 
-    async def _readable(self, principal: Principal, agent_id: str, permission: str = "agent:read") -> Agent:
+    async def readable(self, principal: Principal, agent_id: str, permission: str = "agent:read") -> Agent:
+        """The agent's row. Raises 404, 403."""
         async with self.db.reader() as tx:
             agent = await store.get(tx, agent_id)
         if agent is None:
@@ -390,7 +295,7 @@ class AgentService:
                 organization_id=agent.organization_id,
             )
         if rules.may_move(agent.status, target):
-            await self._move(tx, agent, target, "Heartbeat", f"agent:{agent_id}")
+            await self.move(tx, agent, target, "Heartbeat", f"agent:{agent_id}")
 
     async def _renewed(self, principal: Principal, organization_id: str) -> tuple[str | None, datetime | None]:
         if principal.type is not PrincipalType.AGENT or principal.expires_at is None:
@@ -399,9 +304,10 @@ class AgentService:
             return None, None
         return await self.identity.issue_agent_token(organization_id, principal.id, self.settings.agent_token_ttl_s)
 
-    async def _move(
+    async def move(
         self, tx: Tx, agent: Agent, target: str, reason: str, by: str, task_id: str | None = None, **values: Any
     ) -> Agent:
+        """Move a locked agent, log and announce it; joins the transaction. The move must be a legal one."""
         old = agent.status
         await self._log_move(tx, agent.id, old, target, reason, by, task_id)
         agent = await store.change(tx, agent, status=target, **values)
@@ -431,51 +337,6 @@ class AgentService:
         )
 
 
-class AgentSweeper:
-    """Finds agents that have gone silent. It judges nobody for the time in which it did not run itself."""
-
-    def __init__(self, agents: AgentService) -> None:
-        self.agents = agents
-        self._since: datetime | None = None
-
-    async def sweep(self) -> int:
-        """Announce and move silent agents; returns how many were judged."""
-        now = utc_now()
-        if self._since is None:
-            self._since = now
-        watched_s = (now - self._since).total_seconds()
-        judged = 0
-        async with self.agents.db.uow() as tx:
-            shortest = min([*rules.TTL_BY_STATUS_S.values(), *rules.TTL_BY_TYPE_S.values()])
-            for agent, silence_s in await store.silent(tx, float(shortest), CANDIDATES_MAX):
-                verdict = rules.judge_silence(
-                    min(silence_s, watched_s), agent.status, agent.agent_type, agent.missed_heartbeats
-                )
-                if verdict is None:
-                    continue
-                judged += 1
-                if verdict.announce:
-                    tx.emit(
-                        events.agent_went_stale(agent.id, agent.last_heartbeat, verdict.misses),
-                        aggregate_id=agent.id,
-                        version=agent.version,
-                        organization_id=agent.organization_id,
-                    )
-                if verdict.target is None:
-                    await store.change(tx, agent, missed_heartbeats=verdict.misses, health_status="unresponsive")
-                else:
-                    await self.agents._move(
-                        tx,
-                        agent,
-                        verdict.target,
-                        f"{verdict.misses} heartbeats missed",
-                        "agents",
-                        missed_heartbeats=verdict.misses,
-                        health_status="unresponsive",
-                    )
-        return judged
-
-
 def agent_out(agent: Agent) -> AgentOut:
     """The public shape of an agent."""
     return AgentOut(
@@ -493,25 +354,4 @@ def agent_out(agent: Agent) -> AgentOut:
         last_heartbeat=agent.last_heartbeat,
         created_at=agent.created_at,
         version=agent.version,
-    )
-
-
-def _health(agent: Agent, timeout_s: int, now: datetime) -> AgentHealth:
-    since = None if agent.last_heartbeat is None else (now - agent.last_heartbeat).total_seconds()
-    healthy = since is not None and since <= timeout_s and agent.status in rules.OPERATIONAL
-    return AgentHealth(
-        agent_id=agent.id,
-        agent_type=agent.agent_type,
-        phase_id=agent.phase_id,
-        status=agent.status,
-        healthy=healthy,
-        is_stale=not healthy,
-        last_heartbeat=agent.last_heartbeat,
-        time_since_last_heartbeat=since,
-        seconds_since_heartbeat=since,
-        timeout_seconds=timeout_s,
-        capabilities=agent.capabilities,
-        created_at=agent.created_at,
-        health_status=agent.health_status,
-        message="No heartbeat recorded" if since is None else None,
     )

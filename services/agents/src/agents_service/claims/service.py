@@ -40,9 +40,7 @@ Gone = Callable[[], Awaitable[bool]]
 class ClaimService:
     """The long poll of the runners."""
 
-    def __init__(
-        self, agents: AgentService, sandboxes: SandboxService, wakeups: Wakeups, settings: Settings
-    ) -> None:
+    def __init__(self, agents: AgentService, sandboxes: SandboxService, wakeups: Wakeups, settings: Settings) -> None:
         self.agents = agents
         self.sandboxes = sandboxes
         self.wakeups = wakeups
@@ -119,9 +117,7 @@ class ClaimService:
             errors=list(errors.values()),
         )
 
-    async def _branches(
-        self, tasks: Sequence[ClaimedTask], errors: dict[str, ClaimError]
-    ) -> dict[str, StartedBranch]:
+    async def _branches(self, tasks: Sequence[ClaimedTask], errors: dict[str, ClaimError]) -> dict[str, StartedBranch]:
         wanted = [task for task in tasks if rules.needs_repository(task.execution_config, task.has_repository)]
         if not wanted:
             return {}
@@ -146,9 +142,7 @@ class ClaimService:
         if not tasks:
             return {}
         subjects = [
-            token_subject(
-                task.organization_id, agent.id, task.task_id, task.sandbox_id, task.attempt, task.project_id
-            )
+            token_subject(task.organization_id, agent.id, task.task_id, task.sandbox_id, task.attempt, task.project_id)
             for task in tasks
         ]
         try:
@@ -243,4 +237,3 @@ def _attempt(task: ClaimedTask) -> Attempt:
 
 def _errors(tasks: Sequence[ClaimedTask], error: AppError) -> dict[str, ClaimError]:
     return {task.task_id: ClaimError(task_id=task.task_id, code=error.code, detail=error.detail) for task in tasks}
-

@@ -98,16 +98,12 @@ class AttemptWork:
             try:
                 head = await self.folders.commit(rules.commit_message(self.task), "OmoiOS agent", start)
                 if head:
-                    await self.folders.push(
-                        repository["clone_url"], repository["branch"], start, head, self.api.token
-                    )
+                    await self.folders.push(repository["clone_url"], repository["branch"], start, head, self.api.token)
             except GitFailed as failed:
                 error = f"The work could not be committed: {failed}"
         self._check()
         branch = repository["branch"] if repository is not None else None
-        await self.stream.put(
-            "agent.completed", {"success": error is None, "branch_name": branch, "head_sha": head}
-        )
+        await self.stream.put("agent.completed", {"success": error is None, "branch_name": branch, "head_sha": head})
         await self._hand_in(error is None, outcome.result(), error, head, permanent=outcome.permanent)
 
     async def _clone(self, repository: Mapping[str, Any]) -> str:

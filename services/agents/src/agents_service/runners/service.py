@@ -139,4 +139,3 @@ class Runner:
         for _, task in running:
             task.cancel()
         await asyncio.gather(*(task for _, task in running), return_exceptions=True)
-

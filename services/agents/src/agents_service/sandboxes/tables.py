@@ -50,9 +50,7 @@ class SandboxMessage(Base):
 
     __tablename__ = "sandbox_messages"
     __table_args__ = (
-        Index(
-            "ix_sandbox_messages_waiting", "sandbox_id", "position", postgresql_where=text("delivered_at IS NULL")
-        ),
+        Index("ix_sandbox_messages_waiting", "sandbox_id", "position", postgresql_where=text("delivered_at IS NULL")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
