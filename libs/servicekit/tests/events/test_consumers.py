@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from omoios.identity.events.v1.events_pb2 import OrganizationCreated, UserRegistered, UserUpdated
 from servicekit import context
 from servicekit.db import DATABASE_UNAVAILABLE
 from servicekit.events import Consumers, Permanent, deadletters
-from servicekit.events.bus import Bus
+from servicekit.events.bus import Bus, LeanClient
 from servicekit.events.envelope import EVENT_ID, MSG_ID
 from servicekit.events.publishing import headers_of, publish
 from servicekit.events.relay import _SELECT
@@ -424,6 +425,22 @@ async def test_live_subscribers_see_events_of_now(kit: Any, two: Any) -> None:
         await register(identity, "u-1")
         await kit.until(lambda: seen)
     assert seen[0].body == UserRegistered(user_id="u-1")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"",
+        b"\r\n",
+        b"Nats-Msg-Id: 1\r\nOmoios-Type:x\r\nEmpty:\r\n\r\n",
+        b"Tab:\t value with : colons \r\nNo colon\r\n: no name\r\n",
+        b"Na me: x\r\n Padded : y\r\nn\xc3\xa4me: z\r\nValue: gr\xc3\xbc\xc3\x9fe \xff\r\n",
+    ],
+)
+def test_headers_are_read_as_the_library_reads_them(block: bytes) -> None:
+    expected = Client._parse_header_lines(block)
+    expected.pop("", None)
+    assert LeanClient._parse_header_lines(block) == expected
 
 
 async def _count(party: Any, count: int) -> bool:

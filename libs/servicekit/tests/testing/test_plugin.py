@@ -91,9 +91,7 @@ async def post_again(billing: Any, token: str) -> Any:
     async with billing.service.db.uow() as tx:
         await (await tx.connection()).execute("DELETE FROM things")
     organization = (await _organizations(billing))[0]
-    return await billing.http.post(
-        f"/api/v1/things/{organization}", headers={"Authorization": f"Bearer {token}"}
-    )
+    return await billing.http.post(f"/api/v1/things/{organization}", headers={"Authorization": f"Bearer {token}"})
 
 
 async def _organizations(billing: Any) -> list[str]:
@@ -154,9 +152,9 @@ def test_inner(postgres, nats_server, redis_server, test_run):
 """
 
 
-@pytest.mark.parametrize("ended_by", [None, signal.SIGINT, signal.SIGKILL])
-def test_a_run_leaves_neither_processes_nor_files(tmp_path: Path, ended_by: signal.Signals | None) -> None:
-    (tmp_path / "test_inner.py").write_text(_INNER.format(body="time.sleep(60)" if ended_by else "pass"))
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_leaves_neither_processes_nor_files(tmp_path: Path, ended_by: signal.Signals) -> None:
+    (tmp_path / "test_inner.py").write_text(_INNER.format(body="time.sleep(60)"))
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMOIOS_", "PYTEST_"))}
     process = subprocess.Popen(
@@ -175,8 +173,7 @@ def test_a_run_leaves_neither_processes_nor_files(tmp_path: Path, ended_by: sign
     pids = [int(line.split()[1]) for line in lines if line.startswith("PID")]
     folder = Path(next(line.split("RUN ")[1] for line in lines if "RUN " in line))
     assert len(pids) == 3
-    if ended_by is not None:
-        process.send_signal(ended_by)
+    process.send_signal(ended_by)
     process.stdout.read()
     process.wait(20)
     process.stdout.close()

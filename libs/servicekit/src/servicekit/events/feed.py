@@ -16,6 +16,8 @@ from servicekit.events.bus import Bus
 
 BATCH = 100
 REQUEST_S = 20.0
+# The longest that a delivered event waits for its followers, and only while there are some.
+GATHER_S = 0.01
 # Bounds the memory of one answer; a longer message ends the request early.
 MAX_BYTES = 8 * 1024 * 1024
 
@@ -76,12 +78,25 @@ class PullFeed:
         while True:
             await self._request()
             if self._buffer:
+                await self._gather()
                 count = min(BATCH, len(self._buffer))
                 return [self._buffer.popleft() for _ in range(count)]
             left = deadline - time.monotonic()
             if left <= 0 or self._interrupted:
                 self._interrupted = False
                 return []
+            self._arrived.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._arrived.wait()
+
+    async def _gather(self) -> None:
+        """Let a batch grow while the server has more: a transaction of 100 events costs little more than one of 5."""
+        until = time.monotonic() + GATHER_S
+        while len(self._buffer) < BATCH and self._buffer[-1].metadata.num_pending > 0:
+            left = until - time.monotonic()
+            if left <= 0 or self._interrupted:
+                return
             self._arrived.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
