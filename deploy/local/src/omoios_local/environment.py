@@ -114,11 +114,15 @@ class Environments:
         return self._base() | self.nats(user)
 
     def repository_roots(self) -> list[str]:
-        """Folders whose repositories may be named by path: this clone, the operator's list, and those allowed since."""
+        """Folders whose repositories may be named by path.
+
+        This clone, the state directory's own folder of clones, the operator's list, and those allowed since.
+        """
         listed = json.loads(self.operator.get("OMOIOS_REPOSITORY_ROOTS", "[]"))
         if not isinstance(listed, list):
             raise ValueError("OMOIOS_REPOSITORY_ROOTS must be a JSON list of folders")
-        return list(dict.fromkeys([str(self.root), *map(str, listed), *self.state.allowed_roots()]))
+        own = (str(self.root), str(self.state.repositories))
+        return list(dict.fromkeys([*own, *map(str, listed), *self.state.allowed_roots()]))
 
     def rpc_targets(self) -> dict[str, str]:
         """Service → gRPC target; several instances become one target that gRPC balances over.

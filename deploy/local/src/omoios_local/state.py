@@ -28,8 +28,10 @@ KEPT = (
     "nats",
     "postgres",
     "redis",
+    "repositories",
     "runners",
     "secrets",
+    "tools",
     "traefik",
 )
 
@@ -78,6 +80,11 @@ class State:
     @property
     def migrated(self) -> Path:
         return self.directory / "migrated"
+
+    @property
+    def repositories(self) -> Path:
+        """Clones that projects may name by path, made for that by the one who starts the stack."""
+        return self.directory / "repositories"
 
     def data(self, service: str) -> Path:
         """A service's own files, such as the mirrors of vcs."""

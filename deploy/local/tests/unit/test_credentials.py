@@ -118,7 +118,8 @@ def test_vcs_reads_this_clone_the_operators_folders_and_allowed_ones(environment
     assert environments.state.allow_root(tmp_path / "projects")
     assert not environments.state.allow_root(tmp_path / "projects" / "one")
     roots = json.loads(environments.service("vcs")["OMOIOS_REPOSITORY_ROOTS"])
-    assert roots == [str(tmp_path / "clone"), "/srv/git", str(tmp_path / "projects")]
+    clones = str(environments.state.repositories)
+    assert roots == [str(tmp_path / "clone"), clones, "/srv/git", str(tmp_path / "projects")]
     assert "OMOIOS_REPOSITORY_ROOTS" not in Environments(
         environments.root, environments.state, environments.plan, environments.credentials
     ).service("workflow")

@@ -1,0 +1,5 @@
+"""`python -m omoios_demo`."""
+
+from omoios_demo.cli import main
+
+main()
