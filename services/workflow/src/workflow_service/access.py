@@ -98,8 +98,35 @@ TASKS = {
     "tasks.register_conversation": Access("task:write", principals=WORKERS),
 }
 
+SPEC_PARTS = {
+    "specs.add_requirement": Access("document:write"),
+    "specs.update_requirement": Access("document:write"),
+    "specs.delete_requirement": Access("document:write"),
+    "specs.add_criterion": Access("document:write"),
+    "specs.update_criterion": Access("document:write"),
+    "specs.delete_criterion": Access("document:write"),
+    "specs.get_criteria_status": Access("document:read"),
+    "specs.set_design": Access("document:write"),
+    "specs.approve_requirements": Access("document:write"),
+    "specs.approve_design": Access("document:write"),
+    "specs.list_spec_tasks": Access("document:read"),
+    "specs.add_spec_task": Access("document:write"),
+    "specs.update_spec_task": Access("document:write"),
+    "specs.delete_spec_task": Access("document:write"),
+    "specs.link_tickets": Access("document:write"),
+    "specs.unlink_tickets": Access("document:write"),
+    "specs.list_linked_tickets": Access("document:read"),
+}
+RESULTS = {
+    "results.report_results": Access("task:write", principals=WORKERS),
+    "results.submit_result": Access("task:write", principals=WORKERS),
+    "results.validate_result": Access("ticket:write"),
+    "results.list_workflow_results": Access("ticket:read", principals=WORKERS),
+    "results.list_task_results": Access("task:read", principals=WORKERS),
+}
+
 ACCESS = AccessTable(
-    operations={**PROJECTS, **SPECS, **BOARD, **GRAPH, **TICKETS, **PHASES, **TASKS},
+    operations={**PROJECTS, **SPECS, **SPEC_PARTS, **RESULTS, **BOARD, **GRAPH, **TICKETS, **PHASES, **TASKS},
     rpcs={
         "ClaimTasks": _AGENTS,
         "StartTasks": _AGENTS,

@@ -250,6 +250,30 @@ def ticket_approval_changed(tx: Tx, ticket: Ticket, decided_by: str, *, deleted:
     )
 
 
+def workflow_result_submitted(tx: Tx, ticket: Ticket, result_id: str, agent_id: str) -> None:
+    _ticket(
+        tx,
+        ticket,
+        pb.WorkflowResultSubmitted(
+            result_id=result_id, workflow_id=ticket.id, project_id=ticket.project_id, agent_id=agent_id
+        ),
+    )
+
+
+def workflow_result_validated(tx: Tx, ticket: Ticket, result_id: str, passed: bool, validated_by: str) -> None:
+    _ticket(
+        tx,
+        ticket,
+        pb.WorkflowResultValidated(
+            result_id=result_id,
+            workflow_id=ticket.id,
+            project_id=ticket.project_id,
+            passed=passed,
+            validated_by=validated_by,
+        ),
+    )
+
+
 def ticket_blocked(tx: Tx, ticket: Ticket, suggested_remediation: str, initiated_by: str) -> None:
     _ticket(
         tx,

@@ -32,11 +32,15 @@ from workflow_service.queue import jobs as queue_jobs
 from workflow_service.queue.claims_service import ClaimService
 from workflow_service.queue.merges_service import TaskMerges
 from workflow_service.queue.service import QueueService
+from workflow_service.results import routes as results_routes
+from workflow_service.results.service import ResultService
 from workflow_service.rpc import WorkflowServicer
 from workflow_service.settings import Settings
+from workflow_service.specs import parts_routes as specs_parts_routes
 from workflow_service.specs import routes as specs_routes
 from workflow_service.specs.execution_service import SpecExecutionService
 from workflow_service.specs.lookup_service import LookupService
+from workflow_service.specs.parts_service import SpecPartsService
 from workflow_service.specs.service import SpecService
 from workflow_service.tasks import routes as tasks_routes
 from workflow_service.tasks.service import TaskService
@@ -69,6 +73,8 @@ def build(settings: Settings) -> Service:
     board = BoardService(db, projects, engine)
     graph = GraphService(db, projects, engine, queue)
     phases = PhaseService(db, engine)
+    parts = SpecPartsService(db, specs, engine)
+    results = ResultService(db, queue, engine)
     lookup = LookupService(db, queue)
     return Service(
         name="workflow",
@@ -82,6 +88,8 @@ def build(settings: Settings) -> Service:
             projects_routes.router(projects, list(PHASES)),
             board_routes.stats_router(board),
             specs_routes.router(specs, execution),
+            specs_parts_routes.router(parts),
+            results_routes.router(results),
             tickets_routes.router(tickets),
             phases_routes.router(phases),
             tasks_routes.router(tasks),

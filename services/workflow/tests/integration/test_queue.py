@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from omoios.workflow.v1 import workflow_pb2 as pb
 from servicekit.errors import AppError
 from servicekit.ids import new_id

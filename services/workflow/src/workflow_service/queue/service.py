@@ -238,6 +238,12 @@ class QueueService:
             await self.hold_dependents(tx, [change.task.id for change in changes])
         return changes
 
+    async def cancel_of_ticket(self, tx: Tx, ticket_id: str, reason: str) -> None:
+        """Cancel what is left to do of a ticket."""
+        await self.lock_ticket(tx, ticket_id)
+        live = await store.lock_live_of_ticket(tx, ticket_id)
+        await self.tell(tx, await self.cancel(tx, live, await store.now(tx), reason))
+
     async def cancel_one(self, tx: Tx, task_id: str, reason: str) -> Task:
         """Cancel one task. Raises 404 when it does not exist or has ended."""
         found = await store.lock(tx, task_id)

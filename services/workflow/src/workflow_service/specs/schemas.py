@@ -319,3 +319,47 @@ class CriteriaStatus(BaseModel):
     completion_percentage: float
     all_complete: bool
     by_requirement: dict[str, CriterionStatus]
+
+
+class LinkBody(BaseModel):
+    """Which tickets."""
+
+    ticket_ids: list[Annotated[str, StringConstraints(min_length=1, max_length=100)]] = Field(max_length=500)
+
+
+class Linked(BaseModel):
+    """What was linked; `ticket_ids` are those that were found."""
+
+    spec_id: str
+    linked_count: int
+    already_linked_count: int
+    ticket_ids: list[str]
+
+
+class Unlinked(BaseModel):
+    """How many were unlinked."""
+
+    spec_id: str
+    unlinked_count: int
+
+
+class LinkedTicket(BaseModel):
+    """A ticket of a spec."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    title: str
+    description: str | None
+    status: str
+    priority: str
+    phase_id: str
+    created_at: datetime
+
+
+class LinkedTickets(BaseModel):
+    """The tickets of a spec."""
+
+    spec_id: str
+    tickets: list[LinkedTicket]
+    total: int

@@ -961,3 +961,66 @@ class TaskResultSubmitted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskResultSubmitted: _TypeAlias = TaskResultSubmitted  # noqa: Y015
+
+@_typing.final
+class WorkflowResultSubmitted(_message.Message):
+    """The result of a whole workflow (a ticket); it waits for a validation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_ID_FIELD_NUMBER: _builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    result_id: _builtins.str
+    workflow_id: _builtins.str
+    project_id: _builtins.str
+    agent_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        result_id: _builtins.str = ...,
+        workflow_id: _builtins.str = ...,
+        project_id: _builtins.str = ...,
+        agent_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "project_id", b"project_id", "result_id", b"result_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkflowResultSubmitted: _TypeAlias = WorkflowResultSubmitted  # noqa: Y015
+
+@_typing.final
+class WorkflowResultValidated(_message.Message):
+    """The decision on a workflow's result; made once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_ID_FIELD_NUMBER: _builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    VALIDATED_BY_FIELD_NUMBER: _builtins.int
+    result_id: _builtins.str
+    workflow_id: _builtins.str
+    project_id: _builtins.str
+    passed: _builtins.bool
+    validated_by: _builtins.str
+    def __init__(
+        self,
+        *,
+        result_id: _builtins.str = ...,
+        workflow_id: _builtins.str = ...,
+        project_id: _builtins.str = ...,
+        passed: _builtins.bool = ...,
+        validated_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passed", b"passed", "project_id", b"project_id", "result_id", b"result_id", "validated_by", b"validated_by", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkflowResultValidated: _TypeAlias = WorkflowResultValidated  # noqa: Y015
