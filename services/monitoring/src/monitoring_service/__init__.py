@@ -1,0 +1,1 @@
+"""The monitoring service: the live event stream, health, anomalies and alerts."""

@@ -1,0 +1,15 @@
+"""Everything that any service says, into the log."""
+
+from __future__ import annotations
+
+from monitoring_service.events.log_service import EventLog
+from servicekit.events import Consumers
+from servicekit.events.registry import SERVICES
+
+
+def consumers(log: EventLog) -> Consumers:
+    """All events of all services, this one's own included."""
+    c = Consumers("log")
+    for service in SERVICES:
+        c.on_any_batch(service, log.append)
+    return c
