@@ -175,6 +175,7 @@ class Vcs(vcs_pb2_grpc.VcsServiceServicer):
         self.clone_url = "http://127.0.0.1:1/git/project-1.git"
         self.base_sha = "a" * 40
         self.refuse: dict[str, str] = {}
+        self.refuse_finish: set[str] = set()
         self.down = False
         self.slow_s = 0.0
         self.finished: list[tuple[str, int, str]] = []
@@ -199,6 +200,8 @@ class Vcs(vcs_pb2_grpc.VcsServiceServicer):
         )
 
     async def FinishBranch(self, request: Any, context: Any) -> Any:
+        if request.task_id in self.refuse_finish:
+            raise AppError("vcs.head_mismatch", "The branch does not stand at this commit.", Kind.CONFLICT)
         self.finished.append((request.task_id, request.attempt, request.head_sha))
         return vcs_pb2.FinishBranchResponse(
             branch=f"omoios/{request.task_id}-{request.attempt}",

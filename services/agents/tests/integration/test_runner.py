@@ -309,9 +309,12 @@ async def test_a_timeout_and_a_bad_plan_fail_with_their_reason(working: Any) -> 
     slow.timeout_s = 1
     wrong = working.add("task-b", engine="magic")
     cli = working.add("task-c", engine="cli", template="cp {prompt_file} {workdir}/prompt.md")
-    working.runners.start(slots="3")
-    await working.until(lambda: all(task.status in {"failed", "completed"} for task in (slow, wrong, cli)))
+    refused = working.add("task-d", "true")
+    working.vcs.refuse_finish.add("task-d")
+    working.runners.start(slots="4")
+    await working.until(lambda: all(task.status in {"failed", "completed"} for task in (slow, wrong, cli, refused)))
     assert slow.error == "Timed out after 1 s: sleep 7345"
+    assert refused.error == "The result was refused: 409: The branch does not stand at this commit."
     assert wrong.error == "This runner has no engine named 'magic'."
     assert cli.status == "completed", cli.error
     assert "# Title of task-c" in working.git.show("omoios/task-c-1:prompt.md")

@@ -159,6 +159,9 @@ class SandboxApi:
         match rules.verdict(status):
             case Verdict.DONE:
                 return document  # type: ignore[no-any-return]
+            case Verdict.OVER if status == 409 and not str(document.get("code", "agents.")).startswith("agents."):
+                # Not the attempt is over: a part behind the API refuses this request, and would refuse it again.
+                raise _failure(status, document)
             case Verdict.OVER:
                 raise Over(f"{status} {document.get('code', '')}".strip())
             case Verdict.RETRY:

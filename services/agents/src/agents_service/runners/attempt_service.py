@@ -155,17 +155,21 @@ class AttemptWork:
     ) -> None:
         await self.stream.flush()
         self._check()
-        answer = await self.api.post(
-            "/task-complete",
-            {
-                "task_id": self.task["id"],
-                "success": success,
-                "result": dict(result),
-                "error_message": error,
-                "head_sha": head,
-                "permanent": permanent,
-            },
-        )
+        body = {
+            "task_id": self.task["id"],
+            "success": success,
+            "result": dict(result),
+            "error_message": error,
+            "head_sha": head,
+            "permanent": permanent,
+        }
+        try:
+            answer = await self.api.post("/task-complete", body)
+        except Refused as refused:
+            if not success:
+                raise
+            body |= {"success": False, "head_sha": "", "error_message": f"The result was refused: {refused}"}
+            answer = await self.api.post("/task-complete", body)
         _log.info("task %s: %s", self.task["id"], answer.get("new_status"))
 
     async def _beat(self) -> None:
