@@ -1,8 +1,8 @@
 """Starts many programs while it serves and calls gRPC; prints how many a signal ended. Run by `test_forking.py`."""
 
 import asyncio
+import sys
 
-import servicekit  # noqa: F401, I001  Before grpc, as every service imports it.
 import grpc
 import uvloop
 
@@ -40,7 +40,7 @@ async def main() -> None:
     await asyncio.gather(*loads, return_exceptions=True)
     await channel.close()
     await server.stop(None)
-    print(killed)
+    sys.stdout.write(str(killed))
 
 
 uvloop.run(main())
