@@ -31,4 +31,7 @@ ACCESS = AccessTable(
         "ReadFile": frozenset({"workflow", "agents"}),
         "ListRepositorySnapshot": frozenset({"workflow", "agents"}),
     },
+    consumers={
+        "replica": "keeps the project and the title of each ticket",
+    },
 )
