@@ -289,6 +289,7 @@ def _task(
     problems: Problems,
 ) -> PlannedTask:
     values, numbers, rest = _field_list(body, problems)
+    environment = _environment(body[: len(body) - len(rest)], problems) if "env" in values else {}
     commands, description = _commands(rest)
     commands = [value for value in values.get("command", []) if value] + commands
 
@@ -311,13 +312,6 @@ def _task(
     task_type = values.get("type", ["implement_feature"])[-1]
     if not _TASK_TYPE.match(task_type):
         problems.add(numbers["type"], f"'{task_type}' is no task type: small letters, digits and '_'")
-    environment: dict[str, str] = {}
-    for value in values.get("env", []):
-        match = _ENV.match(value.strip("`"))
-        if match is None:
-            problems.add(numbers["env"], "an environment entry is NAME=value")
-        else:
-            environment[match[1]] = match[2]
     if not commands:
         problems.add(line.number, f"task '{key}' has no command: add '- Command: …' or a block of shell code")
     if not title:
@@ -365,6 +359,21 @@ def _field_list(body: list[Line], problems: Problems) -> tuple[dict[str, list[st
         values.setdefault(name, []).append(value)
         numbers[name] = line.number
     return values, numbers, []
+
+
+def _environment(body: list[Line], problems: Problems) -> dict[str, str]:
+    """The `Env:` fields of a task."""
+    found: dict[str, str] = {}
+    for line in body:
+        field = None if line.code or line.fence else _FIELD.match(line.text)
+        if field is None or _FIELDS.get(field[1].strip().lower()) != "env":
+            continue
+        match = _ENV.match(field[2].strip().strip("`"))
+        if match is None:
+            problems.add(line.number, "an environment entry is NAME=value")
+        else:
+            found[match[1]] = match[2]
+    return found
 
 
 def _commands(lines: list[Line]) -> tuple[list[str], str]:

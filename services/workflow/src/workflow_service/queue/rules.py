@@ -228,7 +228,9 @@ def rescore_at(task: Scored, now: datetime, weights: ScoreWeights = WEIGHTS) -> 
     moments.append(task.created_at + timedelta(seconds=weights.starvation_s))
     if task.deadline_at is not None:
         third = weights.urgency_window_s / 3
-        moments += [task.deadline_at - timedelta(seconds=third * n) for n in range(4)]
+        moments += [task.deadline_at - timedelta(seconds=third * n) for n in range(1, 4)]
+        # At the deadline itself the task still counts as urgent.
+        moments.append(task.deadline_at + timedelta(milliseconds=1))
     later = [moment for moment in moments if moment > now]
     return min(later) if later else None
 
