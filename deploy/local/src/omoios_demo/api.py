@@ -86,7 +86,7 @@ class Api:
                 method,
                 f"/api/v1{path}",
                 json=None if body is None else dict(body),
-                params=dict(query or {}),
+                params=dict(query) if query else None,
                 headers=headers,
             )
         except httpx2.TransportError as error:
