@@ -1,0 +1,1 @@
+"""Billing: accounts, reservations, usage and costs. Money is integer micro-USD."""

@@ -1,0 +1,1 @@
+"""`/billing`: accounts as their owners see them."""

@@ -1,0 +1,1 @@
+"""`/costs`: usage, its price, and summaries."""

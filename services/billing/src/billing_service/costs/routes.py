@@ -1,0 +1,40 @@
+"""`/api/v1/costs`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from billing_service import errors
+from billing_service.costs.schemas import CostRecordOut, CostSummaryOut, Forecast, ForecastOut, Scope
+from billing_service.costs.service import CostService
+from servicekit.auth import CurrentUser
+from servicekit.http import problems
+
+Id = Annotated[str, Query(max_length=100)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+def router(costs: CostService) -> APIRouter:
+    """What work costs."""
+    routes = APIRouter(prefix="/api/v1/costs", tags=["costs"])
+
+    @routes.get("/records")
+    async def list_records(
+        user: CurrentUser, task_id: Id | None = None, agent_id: Id | None = None, limit: Limit = 100
+    ) -> list[CostRecordOut]:
+        """The newest cost records of the caller's organizations."""
+        return await costs.list_records(user, task_id, agent_id, limit)
+
+    @routes.get("/summary", responses=problems(errors.SCOPE_ID_NEEDED))
+    async def get_summary(user: CurrentUser, scope_type: Scope, scope_id: Id | None = None) -> CostSummaryOut:
+        """What a scope cost, and on what."""
+        return await costs.summary(user, scope_type, scope_id)
+
+    @routes.post("/forecast")
+    async def forecast(body: Forecast, user: CurrentUser) -> ForecastOut:
+        """What so many tasks will probably cost."""
+        return costs.forecast(body)
+
+    return routes

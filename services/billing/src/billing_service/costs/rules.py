@@ -1,0 +1,85 @@
+"""Pure rules of prices and forecasts. Prices are micro-USD per million units, so that they are whole numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MILLION = 1_000_000
+PRICE_VERSION = 1
+SANDBOX_SECONDS = "sandbox_seconds"
+MODEL_TOKENS = "model_tokens"
+DEFAULT_TOKENS_PER_TASK = 5000
+# Forecasts add a fifth, as the contract says: tasks are retried.
+BUFFER_PERCENT = 120
+BUFFER = BUFFER_PERCENT / 100
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Micro-USD per million prompt and completion tokens (for sandboxes: per million seconds, `prompt` only)."""
+
+    prompt: int
+    completion: int
+
+
+# The contract's table (USD per token × 10^12); the last one is for whatever is not listed.
+PRICES: Mapping[tuple[str, str], Price] = {
+    ("openai", "gpt-4-turbo"): Price(10_000_000, 30_000_000),
+    ("openai", "gpt-4"): Price(30_000_000, 60_000_000),
+    ("openai", "gpt-3.5-turbo"): Price(500_000, 1_500_000),
+    ("openai", "text-embedding-3-small"): Price(20_000, 0),
+    ("openai", "text-embedding-3-large"): Price(130_000, 0),
+    ("anthropic", "claude-sonnet-4.5"): Price(3_000_000, 15_000_000),
+    ("anthropic", "claude-sonnet-3.5"): Price(3_000_000, 15_000_000),
+    ("anthropic", "claude-opus"): Price(15_000_000, 75_000_000),
+    ("anthropic", "claude-haiku"): Price(250_000, 1_250_000),
+    ("openhands", "claude-sonnet-4-5-20250929"): Price(3_000_000, 15_000_000),
+    # 10 USD for a hundred hours of a sandbox, rounded.
+    ("omoios", "sandbox"): Price(28_000_000, 0),
+}
+DEFAULT_PRICE = Price(3_000_000, 15_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a usage costs, micro-USD. `listed` is false where the default price had to serve."""
+
+    prompt: int
+    completion: int
+    listed: bool
+
+    @property
+    def total(self) -> int:
+        """Both parts."""
+        return self.prompt + self.completion
+
+
+def priced(units: int, per_million: int) -> int:
+    """Units times price, rounded up: a cost is never nothing because it is small."""
+    return -(-units * per_million // MILLION)
+
+
+def cost_of_tokens(provider: str, model: str, prompt: int, completion: int) -> Cost:
+    """The cost of tokens of a model."""
+    price = PRICES.get((provider.lower(), model.lower()))
+    chosen = price or DEFAULT_PRICE
+    return Cost(priced(prompt, chosen.prompt), priced(completion, chosen.completion), price is not None)
+
+
+def cost_of_sandbox(milliseconds: int) -> Cost:
+    """The cost of a sandbox's time, by started second."""
+    seconds = -(-milliseconds // 1000)
+    return Cost(priced(seconds, PRICES["omoios", "sandbox"].prompt), 0, True)
+
+
+def forecast(tasks: int, tokens_per_task: int, provider: str, model: str) -> tuple[int, int]:
+    """(micro-USD, tokens) that so many tasks will take: half of the tokens prompt, half completion, plus a buffer."""
+    half = tokens_per_task // 2
+    each = cost_of_tokens(provider, model, half, half).total
+    return each * tasks * BUFFER_PERCENT // 100, tokens_per_task * tasks
+
+
+def usd(micro: int) -> float:
+    """Micro-USD as the contract's USD number."""
+    return micro / MILLION

@@ -1,0 +1,144 @@
+"""Usage becomes costs; costs are listed and summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from billing_service import events
+from billing_service.costs import rules, store
+from billing_service.costs.schemas import CostRecordOut, CostShare, CostSummaryOut, Forecast, ForecastOut
+from billing_service.errors import SCOPE_ID_NEEDED
+from billing_service.ledger.service import LedgerService
+from omoios.agents.events.v1 import events_pb2 as agents_events
+from servicekit.auth import Principal
+from servicekit.db import Database, Tx
+from servicekit.events import Permanent
+from servicekit.ids import new_id
+
+
+class CostService:
+    """Use cases of costs."""
+
+    def __init__(self, db: Database, ledger: LedgerService) -> None:
+        self._db = db
+        self._ledger = ledger
+
+    async def record(self, tx: Tx, organization_id: str, entries: Sequence[agents_events.UsageEntry]) -> None:
+        """Prices usage and charges it, each usage once."""
+        account = await self._ledger.open_account(tx, organization_id, "")
+        records = await store.add(tx, [_row(organization_id, entry) for entry in entries])
+        for record in records:
+            account = await self._ledger.charge(
+                tx, account, record.execution_id, record.total_micro_usd, record.usage_id
+            )
+        if records:
+            events.costs_recorded(tx, account, records)
+
+    async def list_records(
+        self, principal: Principal, task_id: str | None, agent_id: str | None, limit: int
+    ) -> list[CostRecordOut]:
+        """The newest records in the caller's organizations, of one task or agent where given."""
+        scope, scope_id = ("task", task_id) if task_id else ("agent", agent_id) if agent_id else (None, None)
+        async with self._db.reader() as tx:
+            rows = await store.page(tx, _visible(principal), scope, scope_id, limit)
+        return [CostRecordOut.of(row) for row in rows]
+
+    async def summary(self, principal: Principal, scope: str, scope_id: str | None) -> CostSummaryOut:
+        """What a scope cost in the caller's organizations; `global` over all of the platform is a super admin's."""
+        if scope != "global" and not scope_id:
+            raise SCOPE_ID_NEEDED()
+        async with self._db.reader() as tx:
+            rows = await store.breakdown(tx, _visible(principal), scope, scope_id)
+        return _summary(scope, scope_id if scope != "global" else None, rows)
+
+    async def of_account(self, organization_id: str) -> CostSummaryOut:
+        """What an organization cost so far; the caller has checked access."""
+        async with self._db.reader() as tx:
+            rows = await store.breakdown(tx, None, "billing_account", organization_id)
+        return _summary("billing_account", organization_id, rows)
+
+    async def records_of_account(self, organization_id: str, account_id: str, limit: int) -> list[CostRecordOut]:
+        """The newest records of an organization; the caller has checked access."""
+        async with self._db.reader() as tx:
+            rows = await store.page(tx, [organization_id], None, None, limit)
+        return [CostRecordOut.of(row, account_id) for row in rows]
+
+    async def totals(self, organization_ids: Sequence[str], since: datetime | None) -> dict[str, tuple[int, int]]:
+        """Organization → (micro-USD, records) since a moment."""
+        async with self._db.reader() as tx:
+            rows = await store.totals(tx, organization_ids, since)
+        return {row.organization_id: (int(row.micro_usd), row.records) for row in rows}
+
+    def forecast(self, body: Forecast) -> ForecastOut:
+        """What so many tasks will probably cost."""
+        tokens_each = rules.DEFAULT_TOKENS_PER_TASK if body.avg_tokens_per_task is None else body.avg_tokens_per_task
+        micro, tokens = rules.forecast(body.pending_task_count, tokens_each, body.provider, body.model)
+        return ForecastOut(
+            task_count=body.pending_task_count,
+            estimated_cost=rules.usd(micro),
+            estimated_tokens=tokens,
+            avg_tokens_per_task=tokens_each,
+            buffer_multiplier=rules.BUFFER,
+        )
+
+
+def _visible(principal: Principal) -> list[str] | None:
+    return None if principal.is_super_admin else principal.organizations_with("billing:read")
+
+
+def _summary(scope: str, scope_id: str | None, rows: Sequence[Any]) -> CostSummaryOut:
+    return CostSummaryOut(
+        scope_type=scope,
+        scope_id=scope_id,
+        total_cost=rules.usd(sum(int(row.micro_usd) for row in rows)),
+        total_tokens=sum(int(row.tokens) for row in rows),
+        record_count=sum(row.records for row in rows),
+        breakdown=[
+            CostShare(
+                provider=row.provider,
+                model=row.model,
+                cost=rules.usd(int(row.micro_usd)),
+                tokens=int(row.tokens),
+                records=row.records,
+            )
+            for row in rows
+        ],
+    )
+
+
+def _row(organization_id: str, entry: agents_events.UsageEntry) -> dict[str, Any]:
+    if entry.kind == rules.SANDBOX_SECONDS:
+        cost = rules.cost_of_sandbox(max(0, entry.sandbox_milliseconds))
+        provider, model = "omoios", "sandbox"
+    elif entry.kind == rules.MODEL_TOKENS:
+        # Cached tokens are counted as prompt tokens: nobody is charged less than the provider may charge.
+        prompt = entry.input_tokens + entry.cache_read_tokens + entry.cache_write_tokens
+        cost = rules.cost_of_tokens(entry.provider, entry.model, max(0, prompt), max(0, entry.output_tokens))
+        provider, model = entry.provider, entry.model
+    else:
+        raise Permanent(f"usage {entry.usage_id} is of the unknown kind {entry.kind!r}")
+    return {
+        "id": new_id(),
+        "usage_id": entry.usage_id,
+        "organization_id": organization_id,
+        "project_id": entry.project_id or None,
+        "spec_id": entry.spec_id or None,
+        "execution_id": entry.execution_id or None,
+        "ticket_id": entry.ticket_id or None,
+        "task_id": entry.task_id or None,
+        "sandbox_id": entry.sandbox_id or None,
+        "agent_id": entry.agent_id or None,
+        "kind": entry.kind,
+        "provider": provider,
+        "model": model,
+        "prompt_tokens": max(0, entry.input_tokens + entry.cache_read_tokens + entry.cache_write_tokens),
+        "completion_tokens": max(0, entry.output_tokens),
+        "sandbox_milliseconds": max(0, entry.sandbox_milliseconds),
+        "prompt_micro_usd": cost.prompt,
+        "completion_micro_usd": cost.completion,
+        "total_micro_usd": cost.total,
+        "listed": cost.listed,
+        "price_version": rules.PRICE_VERSION,
+    }

@@ -1,0 +1,47 @@
+"""Usage with its price."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from servicekit.db import Base
+
+
+class CostRecord(Base):
+    """One usage and what it costs; `listed` false: no price was listed and the default served."""
+
+    __tablename__ = "cost_records"
+    __table_args__ = (
+        Index("uq_cost_records_usage", "usage_id", unique=True),
+        Index("ix_cost_records_organization", "organization_id", "recorded_at", "id"),
+        Index("ix_cost_records_task", "task_id"),
+        Index("ix_cost_records_agent", "agent_id", "recorded_at"),
+        Index("ix_cost_records_ticket", "ticket_id"),
+        Index("ix_cost_records_execution", "execution_id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    usage_id: Mapped[str]
+    organization_id: Mapped[str]
+    project_id: Mapped[str | None]
+    spec_id: Mapped[str | None]
+    execution_id: Mapped[str | None]
+    ticket_id: Mapped[str | None]
+    task_id: Mapped[str | None]
+    sandbox_id: Mapped[str | None]
+    agent_id: Mapped[str | None]
+    kind: Mapped[str]
+    provider: Mapped[str]
+    model: Mapped[str]
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    completion_tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    sandbox_milliseconds: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    prompt_micro_usd: Mapped[int] = mapped_column(BigInteger)
+    completion_micro_usd: Mapped[int] = mapped_column(BigInteger)
+    total_micro_usd: Mapped[int] = mapped_column(BigInteger)
+    listed: Mapped[bool]
+    price_version: Mapped[int]
+    recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())

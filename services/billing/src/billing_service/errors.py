@@ -1,0 +1,12 @@
+"""Every error this service answers with."""
+
+from __future__ import annotations
+
+from servicekit.errors import ErrorSpec, Kind
+
+ACCOUNT_NOT_FOUND = ErrorSpec("billing.account_not_found", Kind.NOT_FOUND, "This organization does not exist.")
+LIMIT_REACHED = ErrorSpec("billing.limit_reached", Kind.PAYMENT_REQUIRED, "The plan does not allow another execution.")
+SCOPE_ID_NEEDED = ErrorSpec("billing.scope_id_needed", Kind.REFUSED, "This scope needs a scope_id.")
+EXECUTION_IS_ANOTHER = ErrorSpec(
+    "billing.execution_is_another", Kind.CONFLICT, "This execution id belongs to another organization."
+)

@@ -1,0 +1,1 @@
+"""Accounts, reservations and the double-entry ledger behind them (back room)."""

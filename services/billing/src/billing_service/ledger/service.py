@@ -1,0 +1,270 @@
+"""Accounts and reservations: every change is a balanced posting in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from billing_service import events
+from billing_service.clients import IdentityClient
+from billing_service.errors import ACCOUNT_NOT_FOUND, EXECUTION_IS_ANOTHER, LIMIT_REACHED
+from billing_service.ledger import rules, store
+from billing_service.ledger.tables import Account, Reservation
+from billing_service.settings import Settings
+from servicekit.clock import utc_now
+from servicekit.db import Database, Tx
+from servicekit.errors import AppError, invalid
+from servicekit.ids import new_id
+
+DEFAULT_TTL_S = 120
+MAX_TTL_S = 3600
+SWEEP_BATCH = 200
+
+_log = structlog.get_logger(__name__)
+
+
+class LedgerService:
+    """Use cases of accounts and reservations."""
+
+    def __init__(self, db: Database, settings: Settings, identity: IdentityClient) -> None:
+        self._db = db
+        self._settings = settings
+        self._identity = identity
+
+    async def seed(self) -> None:
+        """Inserts the plan tiers; safe to run by every instance at every start."""
+        async with self._db.uow() as tx:
+            await store.seed_tiers(tx)
+
+    # Accounts
+
+    async def open_account(self, tx: Tx, organization_id: str, billing_email: str) -> Account:
+        """The account of an organization, made on the free tier with its first allowance when there is none."""
+        tier = await store.find_tier(tx, "free")
+        factor = self._settings.limit_factor
+        account = await store.add_account(
+            tx,
+            id=new_id(),
+            organization_id=organization_id,
+            billing_email=billing_email or None,
+            workflows_limit=rules.scaled(tier.workflows_limit, factor),
+            agents_limit=rules.scaled(tier.agents_limit, factor),
+            included_micro_usd=tier.included_micro_usd * factor,
+            period_ends_at=rules.next_month(utc_now()),
+        )
+        if account is None:
+            known = await store.find_account(tx, organization_id, lock=True)
+            assert known is not None
+            return known
+        account = await store.post(tx, account, rules.grant(account.included_micro_usd), "allowance", account.id)
+        events.account_created(tx, account)
+        return account
+
+    async def update_account(self, tx: Tx, organization_id: str, billing_email: str) -> None:
+        """Takes over the organization's billing address."""
+        account = await store.find_account(tx, organization_id, lock=True)
+        if account is not None and account.billing_email != (billing_email or None):
+            await store.change_account(tx, account, billing_email=billing_email or None)
+
+    async def ensure_account(self, organization_id: str) -> None:
+        """Makes the account of an organization whose event has not arrived. Raises `billing.account_not_found`."""
+        async with self._db.reader() as tx:
+            if await store.find_account(tx, organization_id) is not None:
+                return
+        organization = await self._identity.find_organization(organization_id)
+        if organization is None:
+            raise ACCOUNT_NOT_FOUND()
+        async with self._db.uow() as tx:
+            await self.open_account(tx, organization_id, organization.billing_email)
+
+    async def account(self, tx: Tx, organization_id: str) -> Account:
+        """The account with the current month's numbers, locked. Raises `billing.account_not_found`."""
+        account = await store.find_account(tx, organization_id, lock=True)
+        if account is None:
+            raise ACCOUNT_NOT_FOUND()
+        return await self._in_this_month(tx, account)
+
+    async def accounts(self, organization_ids: Sequence[str]) -> list[Account]:
+        """The accounts of the organizations that have one."""
+        async with self._db.reader() as tx:
+            return list(await store.find_accounts(tx, organization_ids))
+
+    async def _in_this_month(self, tx: Tx, account: Account) -> Account:
+        """Starts the month anew when the last one is over: slots free, allowance filled up to what is included."""
+        now = utc_now()
+        if now < account.period_ends_at:
+            return account
+        account = await store.change_account(tx, account, workflows_used=0, period_ends_at=rules.next_month(now))
+        missing = max(0, account.included_micro_usd - account.available_micro_usd)
+        return await store.post(tx, account, rules.grant(missing), "allowance", account.id)
+
+    # Reservations
+
+    async def reserve(
+        self, execution_id: str, organization_id: str, spec_id: str, project_id: str, budget_micro_usd: int, ttl_s: int
+    ) -> Reservation:
+        """A slot and a budget for an execution; the same execution again is the same reservation.
+
+        Raises `billing.limit_reached` (402), `billing.account_not_found`, 422 for a negative budget.
+        """
+        if not (execution_id and organization_id):
+            raise invalid("execution_id", "execution_id and organization_id are needed")
+        if not 0 <= budget_micro_usd <= 10**15:
+            raise invalid("budget_micro_usd", "must be 0 to 10^15", budget_micro_usd)
+        await self.ensure_account(organization_id)
+        refused: AppError | None = None
+        reservation: Reservation | None = None
+        async with self._db.uow() as tx:
+            account = await self.account(tx, organization_id)
+            reservation = await store.find_reservation(tx, execution_id)
+            if reservation is not None and reservation.organization_id != organization_id:
+                raise EXECUTION_IS_ANOTHER()
+            if reservation is None or reservation.state == rules.EXPIRED:
+                stop = rules.refusal(standing_of(account), budget_micro_usd)
+                if stop is not None:
+                    limit, detail = stop
+                    events.limit_reached(tx, account, limit, execution_id, detail)
+                    refused = LIMIT_REACHED(detail, limit=limit)
+                elif reservation is None:
+                    reservation = await store.add_reservation(
+                        tx,
+                        min(ttl_s or DEFAULT_TTL_S, MAX_TTL_S),
+                        execution_id=execution_id,
+                        organization_id=organization_id,
+                        spec_id=spec_id,
+                        project_id=project_id,
+                        reserved_micro_usd=budget_micro_usd,
+                    )
+                    await self._take(tx, account, reservation)
+                    events.reservation_held(tx, reservation)
+                else:
+                    reservation = await self._take_again(tx, account, reservation, rules.HELD)
+                    events.reservation_held(tx, reservation)
+        if refused is not None:
+            raise refused
+        assert reservation is not None
+        return reservation
+
+    async def find_many(self, execution_ids: Sequence[str]) -> list[Reservation]:
+        """The reservations of the executions that have one."""
+        async with self._db.reader() as tx:
+            return list(await store.find_reservations(tx, execution_ids))
+
+    async def confirm(self, tx: Tx, execution_id: str) -> None:
+        """The execution has begun. One that expired meanwhile is taken again, over the limit if need be."""
+        locked = await self._locked(tx, execution_id)
+        if locked is None:
+            return
+        account, reservation = locked
+        if reservation.state == rules.HELD:
+            reservation = await store.change_reservation(tx, reservation, state=rules.CONFIRMED)
+        elif reservation.state == rules.EXPIRED:
+            reservation = await self._take_again(tx, account, reservation, rules.CONFIRMED)
+        else:
+            return
+        events.reservation_confirmed(tx, reservation)
+
+    async def finish(self, tx: Tx, execution_id: str, outcome: str) -> None:
+        """The execution ended: what it cost is settled, once. A cancelled one gives its slot back."""
+        locked = await self._locked(tx, execution_id)
+        if locked is None:
+            return
+        account, reservation = locked
+        if reservation.state == rules.EXPIRED:
+            reservation = await self._take_again(tx, account, reservation, rules.CONFIRMED)
+            account = await self.account(tx, reservation.organization_id)
+        if reservation.state not in rules.OPEN:
+            return
+        cancelled = outcome == "cancelled"
+        await self._give_back(tx, account, reservation, used=not cancelled, completed=outcome == "completed")
+        state = rules.RELEASED if cancelled else rules.SETTLED
+        reservation = await store.change_reservation(tx, reservation, ended=True, state=state)
+        if cancelled:
+            events.reservation_released(tx, reservation, "cancelled")
+        else:
+            events.reservation_settled(tx, reservation)
+
+    async def expire_due(self) -> int:
+        """Releases reservations that were never confirmed; returns how many. A job of one instance."""
+        async with self._db.reader() as tx:
+            due = await store.list_expired(tx, SWEEP_BATCH)
+        done = 0
+        for execution_id in due:
+            async with self._db.uow() as tx:
+                locked = await self._locked(tx, execution_id)
+                if locked is None or locked[1].state != rules.HELD or locked[1].expires_at > utc_now():
+                    continue
+                account, reservation = locked
+                await self._give_back(tx, account, reservation, used=False, completed=False)
+                reservation = await store.change_reservation(tx, reservation, ended=True, state=rules.EXPIRED)
+                events.reservation_released(tx, reservation, "expired")
+                done += 1
+        return done
+
+    async def charge(self, tx: Tx, account: Account, execution_id: str | None, amount: int, reference: str) -> Account:
+        """A cost: counted on the open reservation of its execution, else taken from what is available."""
+        reservation = await store.find_reservation(tx, execution_id, lock=True) if execution_id else None
+        if reservation is not None:
+            await store.change_reservation(tx, reservation, spent_micro_usd=reservation.spent_micro_usd + amount)
+            if reservation.state in rules.OPEN:
+                return account
+        return await store.post(tx, account, rules.spend(amount), "cost", reference)
+
+    async def imbalances(self) -> Sequence[str]:
+        """Organizations whose ledger does not add up; none in a sound system."""
+        async with self._db.reader() as tx:
+            return await store.imbalances(tx)
+
+    async def check_ledger(self) -> None:
+        """Says loudly when a ledger does not add up. A job of one instance."""
+        wrong = await self.imbalances()
+        if wrong:
+            _log.error("ledger_imbalanced", organizations=list(wrong)[:20], count=len(wrong))
+
+    async def _locked(self, tx: Tx, execution_id: str) -> tuple[Account, Reservation] | None:
+        """Account and reservation, locked in this order everywhere, so that nobody waits in a circle."""
+        found = await store.find_reservation(tx, execution_id)
+        if found is None:
+            return None
+        account = await self.account(tx, found.organization_id)
+        reservation = await store.find_reservation(tx, execution_id, lock=True)
+        assert reservation is not None
+        return account, reservation
+
+    async def _take(self, tx: Tx, account: Account, reservation: Reservation) -> None:
+        account = await store.change_account(tx, account, workflows_reserved_by=1)
+        await store.post(tx, account, rules.hold(reservation.reserved_micro_usd), "reservation", reservation.id)
+
+    async def _take_again(self, tx: Tx, account: Account, reservation: Reservation, state: str) -> Reservation:
+        overdrawn = rules.refusal(standing_of(account), reservation.reserved_micro_usd) is not None
+        await self._take(tx, account, reservation)
+        return await store.change_reservation(tx, reservation, state=state, overdrawn=overdrawn, ended_at=None)
+
+    async def _give_back(
+        self, tx: Tx, account: Account, reservation: Reservation, *, used: bool, completed: bool
+    ) -> None:
+        account = await store.change_account(
+            tx,
+            account,
+            workflows_reserved_by=-1,
+            workflows_used_by=1 if used else 0,
+            workflows_completed_by=1 if completed else 0,
+        )
+        within = min(reservation.spent_micro_usd, reservation.reserved_micro_usd)
+        account = await store.post(
+            tx, account, rules.close(reservation.reserved_micro_usd, within), "settlement", reservation.id
+        )
+        beyond = reservation.spent_micro_usd - within
+        await store.post(tx, account, rules.spend(beyond), "overspending", reservation.id)
+
+
+def standing_of(account: Account) -> rules.Standing:
+    """Where an account stands, for the rules."""
+    return rules.Standing(
+        suspended=account.status == "suspended",
+        workflows_limit=account.workflows_limit,
+        workflows_used=account.workflows_used,
+        workflows_reserved=account.workflows_reserved,
+        available_micro_usd=account.available_micro_usd,
+    )

@@ -1,0 +1,178 @@
+"""Reservations and the ledger on a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import grpc
+import pytest
+
+from .conftest import Billing, Start, created, finished, started, usage
+
+INCLUDED = 5_000_000
+
+
+async def refused(call: object) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call  # type: ignore[misc]
+    return str(error.value.code().name)
+
+
+class TestReserve:
+    async def test_a_slot_and_a_budget_are_set_aside_once(self, billing: Billing) -> None:
+        organization = billing.organization()
+        first = await billing.reserve("exec-1", organization, budget=1_000_000)
+        again = await billing.reserve("exec-1", organization, budget=1_000_000)
+        assert first == again
+        assert first.state == "held"
+        assert await billing.balances(organization) == {
+            "available": INCLUDED - 1_000_000,
+            "reserved": 1_000_000,
+            "spent": 0,
+            "used": 0,
+            "held": 1,
+        }
+        assert await billing.subjects() == ["account.created.v1", "reservation.held.v1"]
+
+    async def test_a_hundred_at_once_never_pass_the_limit(self, billing: Billing) -> None:
+        organization = billing.organization()
+        answers = await asyncio.gather(
+            *(billing.reserve(f"exec-{n}", organization) for n in range(100)), return_exceptions=True
+        )
+        assert sum(not isinstance(answer, BaseException) for answer in answers) == 5
+        refusals = {answer.code().name for answer in answers if isinstance(answer, grpc.aio.AioRpcError)}
+        assert refusals == {"FAILED_PRECONDITION"}
+        assert (await billing.balances(organization))["held"] == 5
+        assert await billing.job("check-ledger") is None
+
+    async def test_budgets_at_once_never_pass_what_is_left(self, billing: Billing) -> None:
+        organization = billing.organization()
+        answers = await asyncio.gather(
+            *(billing.reserve(f"exec-{n}", organization, budget=2_000_000) for n in range(5)), return_exceptions=True
+        )
+        assert sum(not isinstance(answer, BaseException) for answer in answers) == 2
+        balances = await billing.balances(organization)
+        assert (balances["available"], balances["reserved"]) == (1_000_000, 4_000_000)
+
+    async def test_bad_requests(self, billing: Billing) -> None:
+        organization = billing.organization()
+        assert await refused(billing.reserve("", organization)) == "INVALID_ARGUMENT"
+        assert await refused(billing.reserve("e", organization, budget=-1)) == "INVALID_ARGUMENT"
+        assert await refused(billing.reserve("e", "unknown")) == "NOT_FOUND"
+        await billing.reserve("e", organization)
+        assert await refused(billing.reserve("e", billing.organization())) == "ABORTED"
+
+
+class TestLife:
+    async def test_settled_to_what_was_spent_exactly_once(self, billing: Billing) -> None:
+        organization = billing.organization()
+        await billing.reserve("exec-1", organization, budget=1_000_000)
+        await billing.tell(started("exec-1"), organization)
+        await billing.tell(usage("exec-1"), organization)
+        for _ in range(3):
+            await billing.tell(finished("exec-1"), organization)
+        reservation = await billing.reservation("exec-1")
+        assert (reservation.state, reservation.spent_micro_usd) == ("settled", 280)
+        assert await billing.balances(organization) == {
+            "available": INCLUDED - 280,
+            "reserved": 0,
+            "spent": 280,
+            "used": 1,
+            "held": 0,
+        }
+        assert (await billing.subjects()).count("reservation.settled.v1") == 1
+
+    async def test_a_late_cost_is_taken_from_what_is_available(self, billing: Billing) -> None:
+        organization = billing.organization()
+        await billing.reserve("exec-1", organization, budget=1_000_000)
+        await billing.tell(finished("exec-1"), organization)
+        await billing.tell(usage("exec-1"), organization)
+        assert (await billing.reservation("exec-1")).spent_micro_usd == 280
+        assert (await billing.balances(organization))["available"] == INCLUDED - 280
+
+    async def test_more_than_the_budget_is_taken_too(self, billing: Billing) -> None:
+        organization = billing.organization()
+        await billing.reserve("exec-1", organization, budget=100)
+        await billing.tell(usage("exec-1"), organization)
+        await billing.tell(finished("exec-1", "failed"), organization)
+        balances = await billing.balances(organization)
+        assert (balances["available"], balances["reserved"], balances["spent"]) == (INCLUDED - 280, 0, 280)
+
+    async def test_a_cancelled_one_gives_its_slot_back(self, billing: Billing) -> None:
+        organization = billing.organization()
+        await billing.reserve("exec-1", organization)
+        await billing.tell(started("exec-1"), organization)
+        await billing.tell(finished("exec-1", "cancelled"), organization)
+        assert (await billing.reservation("exec-1")).state == "released"
+        balances = await billing.balances(organization)
+        assert (balances["used"], balances["held"]) == (0, 0)
+
+    async def test_an_unconfirmed_one_expires_and_a_late_start_takes_it_again(self, billing: Billing) -> None:
+        organization = billing.organization()
+        await billing.reserve("exec-1", organization, budget=5_000_000, ttl_s=1)
+        assert await billing.job("expire-reservations") == 0
+        await asyncio.sleep(1.1)
+        assert await billing.job("expire-reservations") == 1
+        assert (await billing.balances(organization))["held"] == 0
+        for n in range(5):
+            await billing.reserve(f"other-{n}", organization)
+        await billing.tell(started("exec-1"), organization)
+        assert (await billing.reservation("exec-1")).state == "confirmed"
+        assert (await billing.balances(organization))["held"] == 6
+        await billing.tell(finished("exec-1"), organization)
+        assert (await billing.reservation("exec-1")).state == "settled"
+
+    async def test_a_confirmed_one_does_not_expire(self, billing: Billing) -> None:
+        organization = billing.organization()
+        await billing.reserve("exec-1", organization, ttl_s=1)
+        await billing.tell(started("exec-1"), organization)
+        await asyncio.sleep(1.1)
+        assert await billing.job("expire-reservations") == 0
+
+    async def test_every_order_of_events_ends_alike(self, billing: Billing) -> None:
+        ends = set()
+        for number, order in enumerate(itertools.permutations(range(4))):
+            organization = billing.organization()
+            execution = f"exec-{number}"
+            await billing.reserve(execution, organization, budget=1_000_000)
+            bodies = [
+                created(organization),
+                started(execution),
+                usage(execution, usage_id=f"usage-{number}"),
+                finished(execution),
+            ]
+            for index in (*order, *order):
+                await billing.tell(bodies[index], organization)
+            reservation = await billing.reservation(execution)
+            ends.add((reservation.state, reservation.spent_micro_usd, *(await billing.balances(organization)).values()))
+        assert ends == {("settled", 280, INCLUDED - 280, 0, 280, 1, 0)}
+
+    async def test_the_ledger_check_sees_what_does_not_add_up(self, billing: Billing) -> None:
+        organization = billing.organization()
+        await billing.reserve("exec-1", organization, budget=1)
+        db = billing.running.service.db
+        async with db.uow() as tx:
+            await (await tx.connection()).execute("UPDATE billing_accounts SET spent_micro_usd = 7")
+        from billing_service.ledger import store
+
+        async with db.reader() as tx:
+            assert list(await store.imbalances(tx)) == [organization]
+
+    async def test_a_new_month_frees_slots_and_fills_the_allowance_up(self, billing: Billing) -> None:
+        organization = billing.organization()
+        for n in range(5):
+            await billing.reserve(f"exec-{n}", organization)
+            await billing.tell(usage(f"exec-{n}"), organization)
+            await billing.tell(finished(f"exec-{n}"), organization)
+        assert await refused(billing.reserve("more", organization)) == "FAILED_PRECONDITION"
+        async with billing.running.service.db.uow() as tx:
+            await (await tx.connection()).execute("UPDATE billing_accounts SET period_ends_at = now()")
+        await billing.reserve("more", organization)
+        assert (await billing.balances(organization))["available"] == INCLUDED
+
+    async def test_loose_limits_are_a_thousand_times_as_wide(self, start: Start) -> None:
+        billing = await start()
+        organization = billing.organization()
+        for n in range(6):
+            await billing.reserve(f"exec-{n}", organization)
