@@ -73,7 +73,7 @@ def test_the_demo_takes_a_repository_from_a_plan_to_merged_commits(world: World,
     said = demo("--repo", str(own), "--plan", str(plan), "--push")
     assert "8 tasks done, 1 after a retry, 7 branches merged" in said
     assert "7 merged commits, each linked to its ticket" in said
-    assert "critical path of 5: " in said
+    assert "critical path of 4: " in said
     assert "reservation settled" in said
     assert "0 dead letters, 0 unpublished outbox rows" in said
     # The branch is in the repository that was given; what lies in its checkout is as it was.

@@ -31,7 +31,11 @@ PAGE = 500
 ENDED = ("completed", "failed", "cancelled")
 DEFAULT_PLAN = repository_root() / "examples" / "repository-report.md"
 
-_LOUD = ("TASK_", "SPEC_EXECUTION_", "branch.merged", "branch.conflicted", "billing.reservation.", "alert.")
+# What plain output shows of the events; the picture on a terminal shows all of them.
+_LOUD = (
+    *("TASK_STARTED", "TASK_COMPLETED", "TASK_FAILED", "TASK_RETRY_SCHEDULED", "TASK_CANCELLED"),
+    *("SPEC_EXECUTION_", "branch.merged", "branch.conflicted", "billing.reservation.", "alert."),
+)
 
 
 @dataclass(frozen=True)
@@ -257,9 +261,9 @@ class Job:
             self._attempts[str(frame["entity_id"])] = int(payload.get("attempt") or 0)
         elif name == "TASK_RETRY_SCHEDULED":
             reason = str(payload.get("error_message") or "it failed")
-            self._failures[str(frame["entity_id"])] = reason.splitlines()[0][:100]
-        loud = name.startswith(_LOUD) and name not in ("TASK_CREATED", "TASK_STATUS_CHANGED", "TASK_SANDBOX_ASSIGNED")
-        self.screen.event(f"{name} {headline(payload)}".rstrip(), loud=loud)
+            # What follows the colon is the command itself, which the plan shows.
+            self._failures[str(frame["entity_id"])] = reason.splitlines()[0].partition(": ")[0]
+        self.screen.event(f"{name} {headline(payload)}".rstrip(), loud=name.startswith(_LOUD))
 
     def _token(self) -> str:
         return self.api.token or ""
