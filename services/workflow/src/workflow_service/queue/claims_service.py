@@ -20,6 +20,7 @@ from workflow_service import events
 from workflow_service.clients import BillingClient
 from workflow_service.errors import ATTEMPT_SUPERSEDED, TASK_NOT_FOUND
 from workflow_service.queue import claims_store, rules, store
+from workflow_service.queue.batches_service import ClaimBatches, ClaimKind, Slot
 from workflow_service.queue.rules import Attempt, Lease
 from workflow_service.queue.service import QueueService, TaskChange, end
 from workflow_service.queue.tables import Task
@@ -84,6 +85,7 @@ class ClaimService:
         self._queue = queue
         self._billing = billing
         self._settings = settings
+        self._batches: ClaimBatches[Claimed] = ClaimBatches(self._claim, self._give_back)
 
     async def claim(
         self,
@@ -105,28 +107,39 @@ class ClaimService:
         maximum = min(maximum, MAX_CLAIM)
         if len(set(sandbox_ids)) < maximum:
             raise invalid("sandbox_ids", f"must hold {maximum} different ids")
-        limits, fresh = await self._limits(organizations)
+        kind = ClaimKind(
+            tuple(organizations), tuple(sorted(project_ids)), tuple(sorted(capabilities)), rules.lease_seconds(lease_s)
+        )
+        different = list(dict.fromkeys(sandbox_ids))[:maximum]
+        return await self._batches.claim(kind, [Slot(sandbox_id, agent_id) for sandbox_id in different])
+
+    async def _claim(self, kind: ClaimKind, slots: Sequence[Slot]) -> list[Claimed]:
+        limits, fresh = await self._limits(kind.organization_ids)
+        limited = self._settings.project_concurrency >= 0 or any(limit is not None for limit in limits)
         async with self._db.uow() as tx:
             if fresh:
                 await claims_store.save_limits(tx, fresh)
-            if self._settings.project_concurrency >= 0 or any(limit is not None for limit in limits):
-                await claims_store.lock_capacity(tx, organizations)
+            await claims_store.prepare(tx, kind.organization_ids if limited else ())
             records = await claims_store.claim(
                 tx,
-                organization_ids=organizations,
+                organization_ids=kind.organization_ids,
                 organization_limits=limits,
-                maximum=maximum,
+                maximum=len(slots),
                 project_cap=self._settings.project_concurrency,
-                project_ids=project_ids or None,
-                capabilities=capabilities,
-                sandbox_ids=sandbox_ids,
-                agent_id=agent_id,
-                lease_s=rules.lease_seconds(lease_s),
+                project_ids=kind.project_ids or None,
+                capabilities=kind.capabilities,
+                sandbox_ids=[slot.sandbox_id for slot in slots],
+                agent_ids=[slot.agent_id for slot in slots],
+                lease_s=kind.lease_s,
             )
             claimed = [Claimed(record) for record in records]
             for task in claimed:
-                events.task_assigned(tx, task, agent_id, task.sandbox_id, task.attempt)
+                events.task_assigned(tx, task, task.assigned_agent_id, task.sandbox_id, task.attempt)
         return claimed
+
+    async def _give_back(self, tasks: Sequence[Claimed]) -> None:
+        """The claimer has gone before it was answered."""
+        await self.release([AttemptRef(task.id, task.attempt, task.sandbox_id) for task in tasks], "claimer has gone")
 
     async def _limits(self, organizations: Sequence[str]) -> tuple[list[int | None], dict[str, int]]:
         """The limit of each organization (None: no limit) and those that billing told just now."""

@@ -73,14 +73,14 @@ WITH RECURSIVE lane AS (
     ORDER BY score DESC, id LIMIT $3::bigint
 )
 UPDATE tasks t SET status = 'assigned', attempt = t.attempt + 1, sandbox_id = ($7::text[])[picked.place],
-    assigned_agent_id = $8, claimed_at = clock_timestamp(),
+    assigned_agent_id = ($8::text[])[picked.place], claimed_at = clock_timestamp(),
     lease_expires_at = clock_timestamp() + make_interval(secs => $9), started_at = NULL, timeout_at = NULL,
     not_before = NULL, version = t.version + 1, updated_at = clock_timestamp()
 FROM picked WHERE t.id = picked.id
-RETURNING t.id, t.organization_id, t.project_id, t.ticket_id, t.spec_id, t.execution_id, t.phase_id, t.task_type,
-    t.priority, t.status, t.title, t.version, t.description, t.attempt, t.sandbox_id, t.lease_expires_at,
-    t.timeout_seconds, t.target_branch, t.execution_config, t.context, t.owned_files, t.retry_count, t.error_message,
-    picked.place
+RETURNING t.id, t.organization_id, t.assigned_agent_id, t.project_id, t.ticket_id, t.spec_id, t.execution_id,
+    t.phase_id, t.task_type, t.priority, t.status, t.title, t.version, t.description, t.attempt, t.sandbox_id,
+    t.lease_expires_at, t.timeout_seconds, t.target_branch, t.execution_config, t.context, t.owned_files,
+    t.retry_count, t.error_message, picked.place
 """
 _HEARTBEAT = """
 WITH given AS (
@@ -94,11 +94,17 @@ FROM locked WHERE t.id = locked.id RETURNING t.id, t.lease_expires_at
 """
 
 
-async def lock_capacity(tx: Tx, organization_ids: Sequence[str]) -> None:
-    """Lets one claim at a time count and take in each of these organizations; held until the commit."""
+async def prepare(tx: Tx, organization_ids: Sequence[str]) -> None:
+    """Prepare this transaction for a claim.
+
+    One claim at a time counts and takes in each of `organization_ids`, until the commit; none where nothing is
+    limited. The plan of the claim is the same for all arguments, and making it anew costs more than running it.
+    """
     connection = await tx.connection()
-    await connection.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended(o, 8)) FROM (SELECT o FROM unnest($1::text[]) o ORDER BY o) s",
+    await connection.fetch(
+        "SELECT set_config('plan_cache_mode', 'force_generic_plan', true)"
+        " UNION ALL SELECT pg_advisory_xact_lock(hashtextextended(o, 8))::text"
+        " FROM (SELECT o FROM unnest($1::text[]) o ORDER BY o) s",
         list(organization_ids),
     )
 
@@ -113,10 +119,13 @@ async def claim(
     project_ids: Sequence[str] | None,
     capabilities: Sequence[str],
     sandbox_ids: Sequence[str],
-    agent_id: str,
+    agent_ids: Sequence[str],
     lease_s: int,
 ) -> list[asyncpg.Record]:
-    """Hand out up to `maximum` claimable tasks, best score first, in one statement; never one task twice."""
+    """Hand out up to `maximum` claimable tasks, best score first, in one statement; never one task twice.
+
+    The task in place n goes to the nth of `sandbox_ids` and of `agent_ids`.
+    """
     connection = await tx.connection()
     rows = await connection.fetch(
         _CLAIM,
@@ -127,7 +136,7 @@ async def claim(
         None if project_ids is None else list(project_ids),
         list(capabilities),
         list(sandbox_ids),
-        agent_id,
+        list(agent_ids),
         float(lease_s),
     )
     return sorted(rows, key=lambda row: row["place"])
