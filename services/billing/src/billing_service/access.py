@@ -11,11 +11,11 @@ ACCESS = AccessTable(
         "costs.list_records": _READ,
         "costs.get_summary": _READ,
         "costs.forecast": Access(),
+        "costs.list_account_costs": _READ,
+        "costs.account_cost_summary": _READ,
         "billing.get_account": _READ,
         "billing.usage_summary": _READ,
         "billing.check_execution": _READ,
-        "billing.list_costs": _READ,
-        "billing.cost_summary": _READ,
     },
     rpcs={
         "ReserveExecution": frozenset({"workflow"}),

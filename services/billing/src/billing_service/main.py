@@ -30,7 +30,7 @@ def build(settings: Settings) -> Service:
     channels = RpcChannels(settings)
     ledger = LedgerService(db, settings, IdentityClient(channels))
     costs = CostService(db, ledger)
-    billing = BillingService(db, ledger, costs)
+    billing = BillingService(ledger)
 
     @asynccontextmanager
     async def seeds() -> AsyncIterator[None]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from billing_service import errors
 from billing_service.billing.schemas import AccountOut, CheckExecutionOut, UsageSummaryOut
 from billing_service.billing.service import BillingService
-from billing_service.costs.schemas import CostRecordOut, CostSummaryOut
 from servicekit.auth import CurrentUser
 from servicekit.http import problems
-
-Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 def router(billing: BillingService) -> APIRouter:
@@ -36,15 +32,5 @@ def router(billing: BillingService) -> APIRouter:
     async def check_execution(organization_id: UUID, user: CurrentUser) -> CheckExecutionOut:
         """Whether an execution may start now; nothing is reserved."""
         return await billing.check_execution(user, str(organization_id))
-
-    @routes.get("/account/{organization_id}/costs", responses=missing)
-    async def list_costs(organization_id: UUID, user: CurrentUser, limit: Limit = 100) -> list[CostRecordOut]:
-        """The newest cost records."""
-        return await billing.costs(user, str(organization_id), limit)
-
-    @routes.get("/account/{organization_id}/costs/summary", responses=missing)
-    async def cost_summary(organization_id: UUID, user: CurrentUser) -> CostSummaryOut:
-        """What the organization cost so far."""
-        return await billing.cost_summary(user, str(organization_id))
 
     return routes

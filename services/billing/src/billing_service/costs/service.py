@@ -53,17 +53,19 @@ class CostService:
             rows = await store.breakdown(tx, _visible(principal), scope, scope_id)
         return _summary(scope, scope_id if scope != "global" else None, rows)
 
-    async def of_account(self, organization_id: str) -> CostSummaryOut:
-        """What an organization cost so far; the caller has checked access."""
+    async def account_summary(self, principal: Principal, organization_id: str) -> CostSummaryOut:
+        """What an organization cost so far."""
+        await self._ledger.visible_account(principal, organization_id)
         async with self._db.reader() as tx:
             rows = await store.breakdown(tx, None, "billing_account", organization_id)
         return _summary("billing_account", organization_id, rows)
 
-    async def records_of_account(self, organization_id: str, account_id: str, limit: int) -> list[CostRecordOut]:
-        """The newest records of an organization; the caller has checked access."""
+    async def account_records(self, principal: Principal, organization_id: str, limit: int) -> list[CostRecordOut]:
+        """The newest records of an organization."""
+        account = await self._ledger.visible_account(principal, organization_id)
         async with self._db.reader() as tx:
             rows = await store.page(tx, [organization_id], None, None, limit)
-        return [CostRecordOut.of(row, account_id) for row in rows]
+        return [CostRecordOut.of(row, account.id) for row in rows]
 
     async def totals(self, organization_ids: Sequence[str], since: datetime | None) -> dict[str, tuple[int, int]]:
         """Organization → (micro-USD, records) since a moment."""

@@ -12,6 +12,7 @@ from billing_service.errors import ACCOUNT_NOT_FOUND, EXECUTION_IS_ANOTHER, LIMI
 from billing_service.ledger import rules, store
 from billing_service.ledger.tables import Account, Reservation
 from billing_service.settings import Settings
+from servicekit.auth import Principal
 from servicekit.clock import utc_now
 from servicekit.db import Database, Tx
 from servicekit.errors import AppError, invalid
@@ -84,6 +85,13 @@ class LedgerService:
         if account is None:
             raise ACCOUNT_NOT_FOUND()
         return await self._in_this_month(tx, account)
+
+    async def visible_account(self, principal: Principal, organization_id: str) -> Account:
+        """The account, for whom may see it; made on first sight when the organization's event has not arrived."""
+        principal.require("billing:read", organization_id, ACCOUNT_NOT_FOUND)
+        await self.ensure_account(organization_id)
+        async with self._db.uow() as tx:
+            return await self.account(tx, organization_id)
 
     async def accounts(self, organization_ids: Sequence[str]) -> list[Account]:
         """The accounts of the organizations that have one."""
