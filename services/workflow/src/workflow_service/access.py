@@ -24,6 +24,7 @@ SPECS = {
     "specs.list_spec_versions": Access("document:read"),
     "specs.get_phase_data": Access("document:read"),
     "specs.execute_spec": Access("document:write"),
+    "specs.execute_spec_tasks": Access("document:write"),
     "specs.pause_spec": Access("document:write"),
     "specs.resume_spec": Access("document:write"),
     "specs.cancel_spec": Access("document:write"),

@@ -42,6 +42,7 @@ from workflow_service.specs.execution_service import SpecExecutionService
 from workflow_service.specs.lookup_service import LookupService
 from workflow_service.specs.parts_service import SpecPartsService
 from workflow_service.specs.service import SpecService
+from workflow_service.specs.tasks_service import SpecTaskMaker
 from workflow_service.tasks import routes as tasks_routes
 from workflow_service.tasks.service import TaskService
 from workflow_service.tickets import jobs as tickets_jobs
@@ -65,7 +66,8 @@ def build(settings: Settings) -> Service:
     merges = MergeQueue(db, queue, task_merges, vcs)
     coordination = CoordinationService(db, queue, engine, task_merges, merges)
     specs = SpecService(db, projects, engine, queue, coordination)
-    execution = SpecExecutionService(db, specs, projects, coordination, billing)
+    maker = SpecTaskMaker(queue, engine, coordination)
+    execution = SpecExecutionService(db, specs, projects, coordination, billing, maker)
     queue.follow(coordination)
     coordination.follow(execution)
     tickets = TicketService(db, projects, engine, settings)

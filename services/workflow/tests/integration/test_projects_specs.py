@@ -181,3 +181,26 @@ async def test_archiving_a_spec_ends_its_work_and_hides_it(flow: Any) -> None:
     view = await flow.call("GET", f"/board/view?project_id={project['id']}")
     assert sum(one["current_count"] for one in view["columns"]) == 0
     assert len(await flow.events("workflow.execution.finished.v1")) == 1
+
+
+async def test_tasks_added_by_hand_are_executed(flow: Any) -> None:
+    project = await flow.project()
+    spec = await flow.spec(project["id"])
+    path = f"/specs/{spec['id']}"
+    chosen = await flow.call("POST", f"{path}/tasks", json={"title": "By hand", "priority": "critical"})
+    await flow.call("POST", f"{path}/tasks", json={"title": "Later", "phase": "Testing"})
+    begun = await flow.call("POST", f"{path}/execute-tasks", json={"task_ids": [chosen["id"]]})
+    assert (begun["success"], begun["tasks_created"], begun["tasks_skipped"]) == (True, 1, 0)
+    assert [one.title for one in await flow.claim(1)] == ["By hand"]
+    again = await flow.call("POST", f"{path}/execute-tasks")
+    assert (again["message"], again["tasks_skipped"]) == ("The spec is being executed", 5)
+    tasks = {one["title"]: one for one in await flow.call("GET", f"{path}/tasks")}
+    assert {one["status"] for one in tasks.values()} == {"pending", "in_progress"}
+    assert all(one["task_id"] for one in tasks.values()), "executing takes in all that were added"
+    extra = await flow.call("POST", f"{path}/tasks", json={"title": "While it runs", "priority": "critical"})
+    joined = await flow.call("POST", f"{path}/execute-tasks", json={"task_ids": [extra["id"]]})
+    assert joined["tasks_created"] == 1
+    assert "While it runs" in [one.title for one in await flow.claim(5)]
+    draft = await flow.spec(project["id"], None, title="Not approved")
+    refused = await flow.call("POST", f"/specs/{draft['id']}/execute-tasks", 400)
+    assert refused["code"] == "workflow.design_not_approved"

@@ -52,6 +52,16 @@ class CoordinationService:
         """One execution."""
         return await store.get(tx, execution_id)
 
+    async def lock_open(self, tx: Tx, spec_id: str) -> str | None:
+        """The id of the spec's open execution, locked so that it does not end while tasks are added to it.
+
+        One transaction at a time adds tasks to a spec.
+        """
+        await self._tasks.lock_execution(tx, spec_id)
+        found = await store.open_of_spec(tx, spec_id)
+        execution = await self._locked(tx, found.id) if found else None
+        return execution.id if execution is not None and execution.state in rules.OPEN else None
+
     async def begin(self, tx: Tx, execution: Execution) -> int | None:
         """Begin an execution whose reservation is held; the number of tasks to do, None when one is open already."""
         if not await store.add_execution(tx, execution):

@@ -30,9 +30,11 @@ from workflow_service.specs.schemas import (
     ExecutionStatus,
     PhaseData,
     StatusCounts,
+    TasksExecuted,
 )
 from workflow_service.specs.service import SpecService, state_of
 from workflow_service.specs.tables import Spec
+from workflow_service.specs.tasks_service import SpecTaskMaker
 
 _EXECUTION_STATUS = {"running": "executing"}
 # A sandbox is told of at most this many requirements; a task that needs more reads the spec.
@@ -49,7 +51,9 @@ class SpecExecutionService:
         projects: ProjectService,
         coordination: CoordinationService,
         billing: BillingClient,
+        maker: SpecTaskMaker,
     ) -> None:
+        self._maker = maker
         self._db = db
         self._specs = specs
         self._projects = projects
@@ -62,11 +66,13 @@ class SpecExecutionService:
         The reservation's key is the id of the execution. A crash between the two leaves a reservation that nobody
         confirms, which billing ends by itself.
         """
-        async with self._db.reader() as tx:
+        async with self._db.uow() as tx:
             spec = await self._specs.require(tx, principal, "document:write", spec_id)
             running = await self._coordination.open_of(tx, spec_id)
             if running is None:
                 await self._check(tx, spec)
+                await self._maker.make(tx, spec, None)
+                await self._anything_to_do(tx, spec)
         if running is not None:
             return _already(spec, running)
         execution_id = new_id("execution-")
@@ -122,9 +128,28 @@ class SpecExecutionService:
                 raise REQUIREMENTS_NOT_APPROVED()
             if not spec.design_approved:
                 raise DESIGN_NOT_APPROVED()
+
+    async def _anything_to_do(self, tx: Tx, spec: Spec) -> None:
         counts = await store.task_counts(tx, spec.id)
         if not any(status != "completed" or merge_state == "failed" for status, merge_state, _, _ in counts):
             raise NOTHING_TO_EXECUTE()
+
+    async def execute_tasks(self, principal: Principal, spec_id: str, chosen: Sequence[str] | None) -> TasksExecuted:
+        """Make tasks of the queue from the chosen tasks of a spec and execute it. Raises 400 before the approval."""
+        async with self._db.uow() as tx:
+            spec = await self._specs.require(tx, principal, "document:write", spec_id)
+            if not spec.design_approved:
+                raise DESIGN_NOT_APPROVED()
+            made = await self._maker.make(tx, spec, chosen)
+        started = await self.execute(principal, spec_id)
+        return TasksExecuted(
+            success=True,
+            message=started.message,
+            tasks_created=len(made.task_ids),
+            tasks_skipped=made.skipped,
+            ticket_id=made.ticket_id,
+            errors=[],
+        )
 
     async def pause(self, principal: Principal, spec_id: str, reason: str) -> ExecutionChange:
         """Nothing new is claimed; what runs goes on. Raises 409 when nothing is being executed."""

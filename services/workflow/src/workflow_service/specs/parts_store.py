@@ -55,6 +55,25 @@ async def delete(tx: Tx, row: Part) -> None:
     await tx.session.flush()
 
 
+async def all_spec_tasks(tx: Tx, spec_id: str) -> list[SpecTask]:
+    """All tasks of a spec in their order; a plan bounds how many."""
+    rows = await tx.session.scalars(
+        select(SpecTask).where(SpecTask.spec_id == spec_id).order_by(SpecTask.position, SpecTask.id)
+    )
+    return list(rows.all())
+
+
+async def bridge_ticket(tx: Tx, spec_id: str, source: str) -> Ticket | None:
+    """The ticket of a spec that holds tasks added by hand."""
+    rows = await tx.session.scalars(
+        select(Ticket)
+        .where(Ticket.spec_id == spec_id, Ticket.context["source"].astext == source)
+        .order_by(Ticket.created_at, Ticket.id)
+        .limit(1)
+    )
+    return rows.one_or_none()
+
+
 async def linked_tickets(tx: Tx, spec_id: str, limit: int) -> list[Ticket]:
     """Tickets of a spec, oldest first."""
     rows = await tx.session.scalars(

@@ -23,6 +23,7 @@ from workflow_service.specs.execution_service import SpecExecutionService
 from workflow_service.specs.schemas import (
     ExecuteBody,
     ExecuteOut,
+    ExecuteTasksBody,
     ExecutionChange,
     ExecutionStatus,
     Message,
@@ -32,6 +33,7 @@ from workflow_service.specs.schemas import (
     SpecList,
     SpecOut,
     SpecPatch,
+    TasksExecuted,
     VersionList,
 )
 from workflow_service.specs.service import SpecService
@@ -96,6 +98,15 @@ def router(specs: SpecService, execution: SpecExecutionService) -> APIRouter:
         spec_id: str, user: CurrentUser, body: Annotated[ExecuteBody | None, Body()] = None
     ) -> ExecuteOut:
         return await execution.execute(user, spec_id)
+
+    @api.post(
+        "/{spec_id}/execute-tasks",
+        responses=problems(SPEC_NOT_FOUND, SPEC_ARCHIVED, NOTHING_TO_EXECUTE, DESIGN_NOT_APPROVED),
+    )
+    async def execute_spec_tasks(
+        spec_id: str, user: CurrentUser, body: Annotated[ExecuteTasksBody | None, Body()] = None
+    ) -> TasksExecuted:
+        return await execution.execute_tasks(user, spec_id, body.task_ids if body else None)
 
     @api.post("/{spec_id}/pause", responses=problems(SPEC_NOT_FOUND, NOT_EXECUTING))
     async def pause_spec(

@@ -177,6 +177,25 @@ class ExecuteOut(BaseModel):
     execution_id: str
 
 
+class ExecuteTasksBody(BaseModel):
+    """Which tasks of the spec; all without ids."""
+
+    task_ids: list[Annotated[str, StringConstraints(min_length=1, max_length=100)]] | None = Field(
+        default=None, max_length=10_000
+    )
+
+
+class TasksExecuted(BaseModel):
+    """What was made and begun."""
+
+    success: bool
+    message: str
+    tasks_created: int
+    tasks_skipped: int
+    ticket_id: str | None
+    errors: list[str]
+
+
 class ReasonBody(BaseModel):
     """Why."""
 
