@@ -26,10 +26,17 @@ class Refused(DemoError):
         try:
             document = answer.json()
             self.code = str(document.get("code", ""))
-            detail = document.get("detail", detail)
+            detail = spoken(document.get("detail", detail))
         except (ValueError, AttributeError):
             pass
         super().__init__(f"{what}: {self.status} {self.code} {detail}".replace("  ", " "))
+
+
+def spoken(detail: Any) -> str:
+    """The detail of a problem; of several, one to a line."""
+    if not isinstance(detail, list):
+        return str(detail)
+    return "".join(f"\n  {item.get('msg', item)}" for item in detail if isinstance(item, dict))
 
 
 class Api:

@@ -115,6 +115,8 @@ class Job:
     def _prepare_repository(self) -> Repository:
         with self.screen.step("repository", f"cloning {repositories.without_credentials(self.options.source)}") as step:
             found = repositories.prepare(self.options.source, self.client.state.repositories)
+            if self.options.push and found.origin is None:
+                raise DemoError(f"{found.name} was {found.how}: there is nothing to push to")
             step.done(f"{found.name}, branch {found.branch}, {found.commits} commits, {found.how}")
         return found
 
