@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,6 +16,10 @@ import pytest
 from google.protobuf.message import Message
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from monitoring_peers import Agents, Billing, Workflow
 
 from monitoring_service.main import build
 from omoios.agents.events.v1 import events_pb2 as agents
@@ -41,7 +47,9 @@ class World:
     owner: str
     viewer: str
     stranger: str
-    instances: list[Running] = field(default_factory=list)
+    workflow: Workflow = field(default_factory=Workflow)
+    agents: Agents = field(default_factory=Agents)
+    billing: Billing = field(default_factory=Billing)
 
     @property
     def http(self) -> Any:
@@ -131,6 +139,17 @@ class World:
             assert asyncio.get_running_loop().time() < deadline, what
             await asyncio.sleep(0.02)
 
+    async def eventually(self, query: str, value: object, *values: Any) -> None:
+        """Wait until the query's first value is this."""
+        seen: list[object] = []
+
+        async def there() -> bool:
+            rows = await self.rows(query, *values)
+            seen[:] = [rows[0][0] if rows else None]
+            return seen[0] == value
+
+        await self.until(there, f"{query} gives {seen} instead of {value!r}")
+
     async def logged(self, count: int) -> None:
         """Wait until the log has so many events."""
 
@@ -185,9 +204,12 @@ async def publisher(nats_server: Any) -> AsyncIterator[Bus]:
 
 
 @pytest.fixture
-async def start(service_host: Any, signing: Any, publisher: Bus) -> Callable[..., Awaitable[World]]:
+async def start(service_host: Any, signing: Any, publisher: Bus, rpc_stub: Any) -> Callable[..., Awaitable[World]]:
     async def started(**settings: Any) -> World:
-        options = {"worker": True, "listen": True, "stream_poll_s": 0.5} | settings
+        peers = Workflow(), Agents(), Billing()
+        target = await rpc_stub(*peers)
+        targets = {"workflow": target, "agents": target, "billing": target}
+        options = {"worker": True, "listen": True, "stream_poll_s": 0.5, "rpc_targets": targets} | settings
         running = await service_host(build, "monitoring", **options)
         for job in running.service.jobs:
             if job.name == "event-log-days":
@@ -199,6 +221,9 @@ async def start(service_host: Any, signing: Any, publisher: Bus) -> Callable[...
             owner=await signing.user("user-1", ORGANIZATION, "owner"),
             viewer=await signing.user("user-2", ORGANIZATION, "viewer"),
             stranger=await signing.user("user-3", "org-2", "owner"),
+            workflow=peers[0],
+            agents=peers[1],
+            billing=peers[2],
         )
 
     return started

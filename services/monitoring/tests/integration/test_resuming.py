@@ -10,7 +10,7 @@ from typing import Any
 
 from websockets.asyncio.client import connect
 
-from monitoring_service.events.log_service import EventLog
+from monitoring_service.event_streams.log_service import EventLog
 from monitoring_service.main import build
 from monitoring_service.settings import Settings
 from omoios.workflow.events.v1 import events_pb2 as workflow

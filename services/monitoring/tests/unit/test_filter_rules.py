@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring_service.events.filter_rules import BadFilter, Filters, from_query, grants_of, subscribed
-from monitoring_service.events.mapping_rules import Frame
-from monitoring_service.events.redaction_rules import REDACTED, TEXT_MAX, is_secret_name, public_text, public_value
+from monitoring_service.event_streams.filter_rules import BadFilter, Filters, from_query, grants_of, subscribed
+from monitoring_service.event_streams.mapping_rules import Frame
+from monitoring_service.event_streams.redaction_rules import (
+    REDACTED,
+    TEXT_MAX,
+    is_secret_name,
+    public_text,
+    public_value,
+)
 
 
 def frame(event_type: str = "A", entity_type: str = "task", entity_id: str = "1", project: str = "p") -> Frame:

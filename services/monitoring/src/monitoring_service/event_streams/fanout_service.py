@@ -10,11 +10,11 @@ from enum import StrEnum
 
 import structlog
 
-from monitoring_service.events import store
-from monitoring_service.events.filter_rules import Filters, Grants
-from monitoring_service.events.log_service import EventLog
-from monitoring_service.events.mapping_rules import Frame, frames_of
-from monitoring_service.events.store import Logged
+from monitoring_service.event_streams import store
+from monitoring_service.event_streams.filter_rules import Filters, Grants
+from monitoring_service.event_streams.log_service import EventLog
+from monitoring_service.event_streams.mapping_rules import Frame, frames_of
+from monitoring_service.event_streams.store import Logged
 from monitoring_service.settings import Settings
 from servicekit import telemetry
 from servicekit.db import Database

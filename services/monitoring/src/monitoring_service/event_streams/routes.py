@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from monitoring_service.errors import STREAMS_EXHAUSTED
-from monitoring_service.events.service import BadFilter, End, Ended, EventStreams, Stream, from_query, subscribed
+from monitoring_service.event_streams.service import BadFilter, End, Ended, EventStreams, Stream, from_query, subscribed
 from servicekit.auth import USERS, CurrentUser
 from servicekit.errors import AppError, Kind, invalid
 from servicekit.http import problems

@@ -10,9 +10,9 @@ from typing import Any
 
 import structlog
 
-from monitoring_service.events import store
-from monitoring_service.events.mapping_rules import frames_of
-from monitoring_service.events.store import Entry, LogPage
+from monitoring_service.event_streams import store
+from monitoring_service.event_streams.mapping_rules import frames_of
+from monitoring_service.event_streams.store import Entry, LogPage
 from monitoring_service.settings import Settings
 from servicekit.clock import utc_now
 from servicekit.db import Database, Tx

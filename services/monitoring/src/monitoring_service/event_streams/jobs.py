@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring_service.events.log_service import EventLog
+from monitoring_service.event_streams.log_service import EventLog
 from servicekit.jobs import Job
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from monitoring_service.events.payload_rules import encoded, payload_of, sandbox_payload
+from monitoring_service.event_streams.payload_rules import encoded, payload_of, sandbox_payload
 
 Body = Any
 Text = Callable[[Body], str]

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from monitoring_service.events.redaction_rules import public_value
+from monitoring_service.event_streams.redaction_rules import public_value
 
 _TIMESTAMP = "google.protobuf.Timestamp"
 

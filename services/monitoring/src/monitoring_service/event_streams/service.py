@@ -11,9 +11,9 @@ from dataclasses import replace
 import structlog
 
 from monitoring_service.errors import STREAMS_EXHAUSTED
-from monitoring_service.events.fanout_service import End, Ended, FanOut, Subscription, frames_in
-from monitoring_service.events.filter_rules import BadFilter, Filters, Grants, from_query, grants_of, subscribed
-from monitoring_service.events.log_service import EventLog
+from monitoring_service.event_streams.fanout_service import End, Ended, FanOut, Subscription, frames_in
+from monitoring_service.event_streams.filter_rules import BadFilter, Filters, Grants, from_query, grants_of, subscribed
+from monitoring_service.event_streams.log_service import EventLog
 from monitoring_service.settings import Settings
 from servicekit.auth import Principal
 from servicekit.auth.authenticator import Authenticator

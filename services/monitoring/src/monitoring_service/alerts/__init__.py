@@ -1,0 +1,1 @@
+"""Alerts: anomalies and blocked tickets that a rule wants somebody to know of."""

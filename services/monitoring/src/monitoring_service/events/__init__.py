@@ -1,1 +1,0 @@
-"""The log of all events and its live streams."""
