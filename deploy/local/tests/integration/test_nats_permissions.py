@@ -81,7 +81,7 @@ def test_wrong_password_and_no_password_are_refused(server, login):
 async def test_relay_and_consumer_work(server, streams):
     async with Login(server, "workflow") as workflow, Login(server, "billing") as billing:
         publisher, consumer = workflow.connection.jetstream(), billing.connection.jetstream()
-        ack = await publisher.publish("workflow.ticket.created.v1", b"one", headers={"Nats-Msg-Id": "1"})
+        ack = await publisher.publish("workflow.execution.started.v1", b"one", headers={"Nats-Msg-Id": "1"})
         assert (ack.stream, ack.seq) == ("WORKFLOW", 1)
         info = await consumer.consumer_info("WORKFLOW", "billing-ledger-workflow")
         assert info.num_pending == 1
