@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitoring_service.event_streams.filter_rules import BadFilter, Filters, from_query, grants_of, subscribed
-from monitoring_service.event_streams.mapping_rules import Frame
+from monitoring_service.event_streams.frame_rules import Frame
 from monitoring_service.event_streams.redaction_rules import (
     REDACTED,
     TEXT_MAX,

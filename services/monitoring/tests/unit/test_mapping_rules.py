@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring_service.event_streams.mapping_rules import KINDS, PACKED, READABLE, SILENT, frames_of
+from monitoring_service.event_streams.frame_rules import READABLE
+from monitoring_service.event_streams.mapping_rules import KINDS, PACKED, SILENT, frames_of
 from omoios.agents.events.v1 import events_pb2 as agents
 from omoios.vcs.events.v1 import events_pb2 as vcs
 from omoios.workflow.events.v1 import events_pb2 as workflow

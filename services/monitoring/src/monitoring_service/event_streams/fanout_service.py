@@ -12,8 +12,9 @@ import structlog
 
 from monitoring_service.event_streams import store
 from monitoring_service.event_streams.filter_rules import Filters, Grants
-from monitoring_service.event_streams.log_service import EventLog
-from monitoring_service.event_streams.mapping_rules import Frame, frames_of
+from monitoring_service.event_streams.frame_rules import Frame
+from monitoring_service.event_streams.log_service import TAIL_WINDOW, EventLog
+from monitoring_service.event_streams.mapping_rules import frames_of
 from monitoring_service.event_streams.store import Logged
 from monitoring_service.settings import Settings
 from servicekit import telemetry
@@ -214,10 +215,11 @@ class FanOut:
         more = bool(self._all)
         while more:
             generation = self._generation
-            page = await self._log.page(self._position, self._by_organization)
+            page = await self._log.tail(self._position, self._by_organization)
             if generation != self._generation:
                 continue
-            more = page.more
+            # A look that covered its whole window may not have seen the end.
+            more = page.more or page.upto >= self._position + TAIL_WINDOW
             if not await self._publish(page.events, generation):
                 more = True
                 continue

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from monitoring_service.event_streams.mapping_rules import READABLE, Frame
+from monitoring_service.event_streams.frame_rules import READABLE, Frame
 
 KEYS = ("event_types", "entity_types", "entity_ids")
 VALUES_MAX = 200

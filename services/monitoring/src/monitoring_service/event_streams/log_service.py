@@ -21,6 +21,8 @@ from servicekit.events.registry import message_class_of
 
 DAYS_AHEAD = 3
 PAGE_EVENTS = 200
+TAIL_WINDOW = 20_000
+"""Numbers that one look at the end of the log covers at most; a packed event takes up to some hundred."""
 PAGE_BYTES = 4 * 1024 * 1024
 _HINT_INTERVAL_S = 0.01
 
@@ -105,10 +107,15 @@ class EventLog:
         )
         tx.on_commit(self.hint.committed)
 
-    async def page(self, after: int, organizations: Collection[str]) -> LogPage:
-        """The next events of these organizations after a number: at most 200, and about 4 MiB."""
+    async def tail(self, after: int, organizations: Collection[str]) -> LogPage:
+        """The next events of these organizations after a number near the head: at most 200, and about 4 MiB."""
         async with self._db.reader() as tx:
-            return await store.page(tx, after, organizations, PAGE_EVENTS, PAGE_BYTES)
+            return await store.tail(tx, after, organizations, PAGE_EVENTS, PAGE_BYTES, TAIL_WINDOW)
+
+    async def past(self, after: int, organizations: Collection[str]) -> LogPage:
+        """The same after a number that may be far back."""
+        async with self._db.reader() as tx:
+            return await store.past(tx, after, organizations, PAGE_EVENTS, PAGE_BYTES)
 
     async def head(self) -> int:
         """The last number that was given."""

@@ -11,55 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from monitoring_service.event_streams.payload_rules import encoded, payload_of, sandbox_payload
+from monitoring_service.event_streams.frame_rules import Frame
+from monitoring_service.event_streams.payload_rules import payload_of, sandbox_payload
 
 Body = Any
 Text = Callable[[Body], str]
-
-READABLE = frozenset(
-    {
-        *("org:read", "project:read", "document:read", "ticket:read", "task:read", "agent:read"),
-        *("billing:read", "monitor:read"),
-    }
-)
-"""The permissions that decide which frames a principal sees."""
-
-
-class Frame:
-    """One public frame. Its payload is made when the first reader wants it, and encoded once for all of them."""
-
-    __slots__ = ("_payload", "_text", "entity_id", "entity_type", "event_type", "permission", "project_id")
-
-    def __init__(
-        self,
-        event_type: str,
-        entity_type: str,
-        entity_id: str,
-        project_id: str,
-        permission: str,
-        payload: Callable[[], dict[str, Any]],
-    ) -> None:
-        self.event_type = event_type
-        self.entity_type = entity_type
-        self.entity_id = entity_id
-        self.project_id = project_id
-        self.permission = permission
-        self._payload = payload
-        self._text: str | None = None
-
-    def text(self, sequence: int) -> str:
-        """The JSON of the frame at its place in the log."""
-        if self._text is None:
-            self._text = encoded(
-                {
-                    "event_type": self.event_type,
-                    "entity_type": self.entity_type,
-                    "entity_id": self.entity_id,
-                    "payload": self._payload(),
-                    "sequence": sequence,
-                }
-            )
-        return self._text
 
 
 @dataclass(frozen=True, slots=True)

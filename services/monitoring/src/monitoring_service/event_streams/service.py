@@ -145,7 +145,7 @@ class EventStreams:
         """What the log holds after the subscription's position, until the live frames go on from there."""
         while True:
             async with self._catching_up:
-                page = await self._log.page(subscription.position, list(subscription.grants))
+                page = await self._log.past(subscription.position, list(subscription.grants))
             for event in page.events:
                 texts: list[tuple[int, str]] = []
                 for sequence, frame in frames_in(event):

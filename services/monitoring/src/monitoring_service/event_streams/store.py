@@ -30,25 +30,39 @@ FROM head, unnest(
     causation_id, occurred_at, payload)
 """
 # One statement, hence one snapshot: every event up to the head that it sees is in what it reads.
-_PAGE = """
-SELECT head.last_sequence AS head, e.*
-FROM event_log_head AS head
-LEFT JOIN LATERAL (
-    SELECT last_sequence, first_sequence, subject, organization_id, occurred_at, payload, before, found
-    FROM (
-        SELECT *, sum(size) OVER (ORDER BY last_sequence) - size AS before, count(*) OVER () AS found
-        FROM (
-            SELECT last_sequence, first_sequence, subject, organization_id, occurred_at, size, payload
-            FROM event_log
-            WHERE last_sequence > $1 AND last_sequence <= head.last_sequence AND organization_id = ANY ($2::text[])
-            ORDER BY last_sequence
-            LIMIT $3
-        ) AS following
+_READ = """
+WITH head AS MATERIALIZED (
+    SELECT last_sequence AS upto FROM event_log_head
+), following AS ({following}
+)
+SELECT head.upto, e.*
+FROM head
+LEFT JOIN (
+    SELECT * FROM (
+        SELECT *, sum(size) OVER (ORDER BY last_sequence) - size AS before, count(*) OVER () AS found FROM following
     ) AS measured
     WHERE before < $4
 ) AS e ON true
 ORDER BY e.last_sequence
 """
+_COLUMNS = "last_sequence, first_sequence, subject, organization_id, occurred_at, size, payload"
+# Near the end of the log: the few numbers since the last look, whoever they belong to.
+_TAIL = _READ.replace("SELECT last_sequence AS upto", "SELECT least(last_sequence, $1::bigint + $5::bigint) AS upto").format(
+    following=f"""
+    SELECT {_COLUMNS} FROM event_log, head
+    WHERE last_sequence > $1 AND last_sequence <= head.upto AND organization_id = ANY ($2::text[])
+    ORDER BY last_sequence LIMIT $3"""
+)
+# Far back: each organization's events by their own index, for a small one may have few among millions.
+_PAST = _READ.format(
+    following=f"""
+    SELECT part.* FROM unnest($2::text[]) AS asked (id), head, LATERAL (
+        SELECT {_COLUMNS} FROM event_log
+        WHERE organization_id = asked.id AND last_sequence > $1 AND last_sequence <= head.upto
+        ORDER BY last_sequence LIMIT $3
+    ) AS part
+    ORDER BY part.last_sequence LIMIT $3"""
+)
 _HEAD = "SELECT last_sequence FROM event_log_head"
 _NEXT = """
 SELECT first_sequence, logged_at < clock_timestamp() - make_interval(secs => $2) AS too_old
@@ -123,16 +137,29 @@ async def append(tx: Tx, entries: Sequence[Entry]) -> None:
     await (await tx.connection()).execute(_APPEND, total, upto, *columns)
 
 
-async def page(tx: Tx, after: int, organizations: Collection[str], limit: int, size_max: int) -> LogPage:
-    """The events after a number, at most `limit` and, but for the last of them, `size_max` bytes."""
-    rows = await (await tx.connection()).fetch(_PAGE, after, list(organizations), limit, size_max)
+async def tail(tx: Tx, after: int, organizations: Collection[str], limit: int, size_max: int, window: int) -> LogPage:
+    """What follows a number near the head: of the next `window` numbers, at most `limit` events and `size_max` bytes.
+
+    The last event may go beyond the bytes, so that there always is one.
+    """
+    rows = await (await tx.connection()).fetch(_TAIL, after, list(organizations), limit, size_max, window)
+    return _page(rows, after, limit)
+
+
+async def past(tx: Tx, after: int, organizations: Collection[str], limit: int, size_max: int) -> LogPage:
+    """What follows a number that may be far back, in at most `limit` events and `size_max` bytes."""
+    rows = await (await tx.connection()).fetch(_PAST, after, list(organizations), limit, size_max)
+    return _page(rows, after, limit)
+
+
+def _page(rows: Sequence[Any], after: int, limit: int) -> LogPage:
     events = [
-        Logged(row[2], row[1], row[3], row[4], row[5], row[6]) for row in rows if row["last_sequence"] is not None
+        Logged(row[2], row[1], row[3], row[4], row[5], row[7]) for row in rows if row["last_sequence"] is not None
     ]
     if not rows:
         return LogPage([], after, False)
     more = bool(events) and (len(events) == limit or len(events) < rows[0]["found"])
-    return LogPage(events, events[-1].last_sequence if more else max(after, rows[0]["head"]), more)
+    return LogPage(events, events[-1].last_sequence if more else max(after, rows[0]["upto"]), more)
 
 
 async def head(tx: Tx) -> int:
