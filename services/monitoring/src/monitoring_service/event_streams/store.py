@@ -32,7 +32,7 @@ FROM head, unnest(
 # One statement, hence one snapshot: every event up to the head that it sees is in what it reads.
 _READ = """
 WITH head AS MATERIALIZED (
-    SELECT last_sequence AS upto FROM event_log_head
+    SELECT {upto} AS upto FROM event_log_head
 ), following AS ({following}
 )
 SELECT head.upto, e.*
@@ -47,21 +47,23 @@ ORDER BY e.last_sequence
 """
 _COLUMNS = "last_sequence, first_sequence, subject, organization_id, occurred_at, size, payload"
 # Near the end of the log: the few numbers since the last look, whoever they belong to.
-_TAIL = _READ.replace("SELECT last_sequence AS upto", "SELECT least(last_sequence, $1::bigint + $5::bigint) AS upto").format(
+_TAIL = _READ.format(
+    upto="least(last_sequence, $1::bigint + $5::bigint)",
     following=f"""
     SELECT {_COLUMNS} FROM event_log, head
     WHERE last_sequence > $1 AND last_sequence <= head.upto AND organization_id = ANY ($2::text[])
-    ORDER BY last_sequence LIMIT $3"""
+    ORDER BY last_sequence LIMIT $3""",
 )
 # Far back: each organization's events by their own index, for a small one may have few among millions.
 _PAST = _READ.format(
+    upto="last_sequence",
     following=f"""
     SELECT part.* FROM unnest($2::text[]) AS asked (id), head, LATERAL (
         SELECT {_COLUMNS} FROM event_log
         WHERE organization_id = asked.id AND last_sequence > $1 AND last_sequence <= head.upto
         ORDER BY last_sequence LIMIT $3
     ) AS part
-    ORDER BY part.last_sequence LIMIT $3"""
+    ORDER BY part.last_sequence LIMIT $3""",
 )
 _HEAD = "SELECT last_sequence FROM event_log_head"
 _NEXT = """
