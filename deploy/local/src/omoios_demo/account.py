@@ -11,6 +11,7 @@ from omoios_demo.api import Api, Refused
 from omoios_local.embedded.process import write_private
 
 FILE = "demo.json"
+KEY_FILE = "demo-runner-key"
 
 
 @dataclass
@@ -52,7 +53,7 @@ def enter(api: Api, secrets_folder: Path) -> tuple[Account, bool]:
 
 def runner_key_file(secrets_folder: Path, account: Account) -> Path:
     """The file from which runners read their API key."""
-    file = secrets_folder / "demo-runner-key"
+    file = secrets_folder / KEY_FILE
     write_private(file, account.runner_key + "\n")
     return file
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from omoios_demo import outcome
 from omoios_demo import repository as repositories
+from omoios_demo.account import KEY_FILE
 from omoios_demo.errors import DemoError
 from omoios_demo.job import DEFAULT_PLAN, Done, Job, Options, logs_hint
 from omoios_demo.screen import Screen
@@ -45,7 +46,7 @@ def demo(
                 step.done(f"{len(found.merged)} merged commits, each linked to its ticket")
             if push:
                 _push(screen, job, done)
-        outcome.show(console, screen, job.api, done, found, job.live)
+        outcome.show(console, screen, job.api, done, found, job.live, client.state.secrets / KEY_FILE)
         took = screen.elapsed_s
         console.print(f"\nDone in {took:.1f} s. The stack stays up; `make down` ends it.", highlight=False)
     except (DemoError, ControlError, StateError, ValueError, RuntimeError) as error:

@@ -16,8 +16,9 @@ from omoios_demo import sandbox_tools
 from omoios_demo.api import Api
 from omoios_demo.errors import DemoError
 from omoios_demo.live import LiveEvents
+from omoios_demo.progress import Progress, merged_by_themselves, still_open
 from omoios_demo.repository import Repository
-from omoios_demo.screen import Screen, TaskLine
+from omoios_demo.screen import Screen
 from omoios_local.client import StackClient
 from omoios_local.environment import RUNNER_PREFIX
 from omoios_local.state import repository_root
@@ -27,15 +28,8 @@ SLOTS = 2
 MIRROR_CEILING_S = 300.0
 JOIN_CEILING_S = 60.0
 POLL_S = 0.7
-PAGE = 500
 ENDED = ("completed", "failed", "cancelled")
 DEFAULT_PLAN = repository_root() / "examples" / "repository-report.md"
-
-# What plain output shows of the events; the picture on a terminal shows all of them.
-_LOUD = (
-    *("TASK_STARTED", "TASK_COMPLETED", "TASK_FAILED", "TASK_RETRY_SCHEDULED", "TASK_CANCELLED"),
-    *("SPEC_EXECUTION_", "branch.merged", "branch.conflicted", "billing.reservation.", "alert."),
-)
 
 
 @dataclass(frozen=True)
@@ -69,14 +63,18 @@ class Job:
         self.screen = screen
         self.options = options
         self.live: LiveEvents | None = None
-        self._attempts: dict[str, int] = {}
-        self._failures: dict[str, str] = {}
         self._api: Api | None = None
+        self._progress: Progress | None = None
 
     @property
     def api(self) -> Api:
         assert self._api is not None
         return self._api
+
+    @property
+    def progress(self) -> Progress:
+        assert self._progress is not None
+        return self._progress
 
     def run(self) -> Done:
         """Everything up to the end of the execution. Raises DemoError, ControlError, StateError."""
@@ -87,7 +85,7 @@ class Job:
         project = self._create_project(account, repository)
         spec = self._create_spec(project, plan)
         self._start_runners(account)
-        self.live = LiveEvents(self.api.url, self._token, str(project["id"]), self._show)
+        self.live = LiveEvents(self.api.url, self._token, str(project["id"]), self.progress.event)
         with self.live:
             if not self.live.wait_connected(20):
                 raise DemoError(f"the event stream does not open: {self.live.last_error}")
@@ -109,6 +107,7 @@ class Job:
             self.client.up()
             url = self.client.stack().environments.public_url
             self._api = Api(url)
+            self._progress = Progress(self._api, self.screen)
             running = sum(1 for unit in self.client.status() if unit.get("pid"))
             step.done(f"{running} processes are ready; the gateway listens on {url}")
 
@@ -155,7 +154,7 @@ class Job:
             spec = self.api.post("/specs", {"project_id": project["id"], "engine": "plan", "plan": plan})
             counts = f"{len(spec['requirements'])} requirements, {spec['linked_tickets']} tickets"
             step.done(f"{spec['title']}: {counts}, {len(spec['tasks'])} tasks")
-        self._show_tasks(spec, [])
+        self.progress.show(spec, [])
         return dict(spec)
 
     def _start_runners(self, account: accounts.Account) -> None:
@@ -200,21 +199,21 @@ class Job:
         with self.screen.step("work", "agents work in their sandboxes, branches are merged as they finish") as step:
             while True:
                 spec = self.api.get(f"/specs/{done.spec['id']}")
-                done.spec, done.tasks = spec, self._tasks(spec)
-                self._show_tasks(spec, done.tasks)
+                done.spec, done.tasks = spec, self.progress.tasks(spec)
+                self.progress.show(spec, done.tasks)
                 if spec["execution_status"] in ENDED:
                     break
                 if time.monotonic() - began > self.options.ceiling_s:
                     raise DemoError(
-                        f"not done after {self.options.ceiling_s:g} s; open: {', '.join(self._open(done.tasks))}"
+                        f"not done after {self.options.ceiling_s:g} s; open: {', '.join(still_open(done.tasks))}"
                     )
                 time.sleep(POLL_S)
             took_s = time.monotonic() - began
             done.tasks = [self.api.get(f"/tasks/{task['id']}") for task in done.tasks]
             if spec["execution_status"] != "completed":
-                raise DemoError(f"the execution {spec['execution_status']}:\n{self._why(done.tasks)}")
+                raise DemoError(f"the execution {spec['execution_status']}:\n{self.progress.why(done.tasks)}")
             retried = sum(1 for task in done.tasks if task["retry_count"])
-            merged = sum(1 for task in done.tasks if task["merge_state"] == "merged")
+            merged = len(merged_by_themselves(done.tasks))
             step.done(f"{len(done.tasks)} tasks done, {retried} after a retry, {merged} branches merged")
         return took_s
 
@@ -228,87 +227,8 @@ class Job:
                 time.sleep(0.1)
             step.done("the reservation was settled")
 
-    def _tasks(self, spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """The tasks of the spec's project, oldest first; those that resolve a conflict are among them."""
-        found: list[Mapping[str, Any]] = []
-        while True:
-            page = self.api.get("/tasks", project_id=spec["project_id"], limit=PAGE, offset=len(found))
-            found += page
-            if len(page) < PAGE:
-                return found[::-1]
-
-    def _show_tasks(self, spec: Mapping[str, Any], tasks: list[Mapping[str, Any]]) -> None:
-        by_id = {task["id"]: task for task in tasks}
-        planned = {task["task_id"] for task in spec["tasks"]}
-        keys = {task["id"]: task["local_id"] or task["id"][-8:] for task in spec["tasks"]}
-        lines = []
-        for task in spec["tasks"]:
-            needs = [keys.get(other, other) for other in task["dependencies"]]
-            lines.append(self._line(keys[task["id"]], task["title"], by_id.get(task["task_id"]), needs))
-        lines += [self._line(task["id"][-8:], task["title"], task, []) for task in tasks if task["id"] not in planned]
-        self.screen.tasks(lines)
-
-    def _line(self, key: str, title: str, task: Mapping[str, Any] | None, needs: list[str]) -> TaskLine:
-        task_id = task["id"] if task else ""
-        failure = self._failures.get(task_id, "")
-        state = state_of(task)
-        if state == "waiting" and failure:
-            state = "retry"
-        return TaskLine(key, title, state, self._attempts.get(task_id, 0), needs, failure if state == "retry" else "")
-
-    def _show(self, frame: Mapping[str, Any]) -> None:
-        """Show a live event; attempts and failures are known from events only. Called in the listener's thread."""
-        name, payload = str(frame["event_type"]), frame.get("payload") or {}
-        if name == "TASK_ASSIGNED":
-            self._attempts[str(frame["entity_id"])] = int(payload.get("attempt") or 0)
-        elif name == "TASK_RETRY_SCHEDULED":
-            reason = str(payload.get("error_message") or "it failed")
-            # What follows the colon is the command itself, which the plan shows.
-            self._failures[str(frame["entity_id"])] = reason.splitlines()[0].partition(": ")[0]
-        self.screen.event(f"{name} {headline(payload)}".rstrip(), loud=name.startswith(_LOUD))
-
     def _token(self) -> str:
         return self.api.token or ""
-
-    def _open(self, tasks: list[Mapping[str, Any]]) -> list[str]:
-        return [f"{task['title']} ({state_of(task)})" for task in tasks if state_of(task) != "completed"]
-
-    def _why(self, tasks: list[Mapping[str, Any]]) -> str:
-        """The tasks that did not end well, each with its error and the last lines that its sandbox said."""
-        said: list[str] = []
-        for task in tasks:
-            if state_of(task) in ("completed", "waiting"):
-                continue
-            error = str(task["error_message"] or "").splitlines()
-            said.append(f"{task['title']}: {task['status']} after {task['attempt']} attempt(s): {' '.join(error[:1])}")
-            if task["sandbox_id"]:
-                events = self.api.get(f"/sandboxes/{task['sandbox_id']}/events", limit=15, event_type="agent.output")
-                said += [f"    {event['event_data'].get('line', '')}" for event in reversed(events["events"])]
-        return "\n".join(said)
-
-
-def state_of(task: Mapping[str, Any] | None) -> str:
-    """The state of a task as the screen names it."""
-    if task is None:
-        return "waiting"
-    status, merge = task["status"], task["merge_state"]
-    if status == "completed":
-        return {"pending": "merging", "conflicted": "conflict", "failed": "merge failed"}.get(merge, "completed")
-    if status == "pending":
-        return "waiting"
-    return "running" if status in ("claiming", "assigned", "running") else str(status)
-
-
-def headline(payload: Mapping[str, Any]) -> str:
-    """What a frame is about in a few words."""
-    for name in ("line", "title", "task_title", "branch", "message", "reason"):
-        text = payload.get(name)
-        if isinstance(text, str) and text:
-            return text[:120]
-    command = payload.get("input")
-    if isinstance(command, Mapping) and isinstance(command.get("command"), str):
-        return str(command["command"]).splitlines()[0][:120]
-    return ""
 
 
 def logs_hint(client: StackClient) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,8 +15,9 @@ from rich.text import Text
 from omoios_demo import repository as repositories
 from omoios_demo.api import Api
 from omoios_demo.errors import DemoError
-from omoios_demo.job import Done, state_of
+from omoios_demo.job import Done
 from omoios_demo.live import LiveEvents
+from omoios_demo.progress import merged_by_themselves, state_of
 from omoios_demo.screen import Screen, Step
 from omoios_local import observe
 from omoios_local.client import StackClient
@@ -121,9 +123,10 @@ def _quiet(client: StackClient) -> tuple[int, int]:
 def _problems(done: Done, found: Outcome) -> list[str]:
     """What is wrong; empty when all is well."""
     problems = [f"task {task['title']} is {state_of(task)}" for task in done.tasks if state_of(task) != "completed"]
-    expected = sum(1 for task in done.tasks if task["merge_state"] == "merged")
-    if len(found.merged) != expected:
-        problems.append(f"{expected} branches were merged, the branch shows {len(found.merged)}")
+    branch = str(done.spec["target_branch"])
+    for task in merged_by_themselves(done.tasks):
+        if task["head_sha"] and not repositories.contains(done.repository, branch, task["head_sha"]):
+            problems.append(f"the work of {task['title']} is not on {branch}")
     if found.dead_letters:
         problems.append(f"{found.dead_letters} dead letters (make dlq)")
     if found.pending_rows:
@@ -136,8 +139,10 @@ def _problems(done: Done, found: Outcome) -> list[str]:
     return problems
 
 
-def show(console: Console, screen: Screen, api: Api, done: Done, found: Outcome, live: LiveEvents) -> None:
-    """The report."""
+def show(
+    console: Console, screen: Screen, api: Api, done: Done, found: Outcome, live: LiveEvents, key_file: Path
+) -> None:
+    """The report. `key_file` holds an API key of the demo's user, with which the links can be opened."""
     spec, project = done.spec, done.project
     console.print()
     _heading(console, f"Branch {spec['target_branch']}, {len(found.merged)} merges in the order of their dependencies")
@@ -190,6 +195,9 @@ def show(console: Console, screen: Screen, api: Api, done: Done, found: Outcome,
         ("spec", f"/api/v1/specs/{spec['id']}"),
     ):
         console.print(f"  {name:<14}{api.url}{path}", highlight=False, soft_wrap=True)
+    console.print(
+        f'  all but the first want: -H "Authorization: Bearer $(cat {key_file})"', highlight=False, soft_wrap=True
+    )
     _heading(console, "Timings")
     console.print("  " + ", ".join(_timing(step) for step in screen.steps if step.took_s is not None), highlight=False)
 

@@ -142,6 +142,15 @@ def fetch_merged(repository: Repository, url: str, branch: str, token: str) -> N
     )
 
 
+def contains(repository: Repository, branch: str, sha: str) -> bool:
+    """Whether a branch of the clone contains a commit."""
+    try:
+        git(f"--git-dir={repository.path}", "merge-base", "--is-ancestor", sha, branch)
+    except DemoError:
+        return False
+    return True
+
+
 def push(repository: Repository, branch: str) -> None:
     """Push a branch to where the clone came from, with the user's own git and credentials, never by force."""
     assert repository.origin is not None

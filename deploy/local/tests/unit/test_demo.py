@@ -11,7 +11,7 @@ from rich.console import Console
 from omoios_demo import repository, sandbox_tools
 from omoios_demo.api import spoken
 from omoios_demo.errors import DemoError
-from omoios_demo.job import headline, state_of
+from omoios_demo.progress import headline, merged_by_themselves, state_of, still_open
 from omoios_demo.screen import Screen, TaskLine
 
 WHO = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false")
@@ -95,6 +95,9 @@ def test_what_is_neither_folder_nor_url_is_named(tmp_path):
 def test_a_push_adds_the_branch_and_leaves_the_checkout_alone(source, tmp_path):
     found = repository.prepare(str(source), tmp_path / "clones")
     repository.git(f"--git-dir={found.path}", "branch", "omoios/x", "trunk~1")
+    first, second = repository.git("-C", str(source), "rev-list", "--reverse", "trunk").split()
+    assert repository.contains(found, "omoios/x", first)
+    assert not repository.contains(found, "omoios/x", second)
     (source / "a.txt").write_text("being changed\n")
     repository.push(found, "omoios/x")
     shown = repository.git("-C", str(source), "for-each-ref", "--format=%(refname:short)", "refs/heads").split()
@@ -218,3 +221,10 @@ def test_headlines_and_problems_in_words():
     assert headline({"n": 1}) == ""
     assert spoken("text") == "text"
     assert spoken([{"msg": "line 3: wrong"}, {"msg": "line 4: too"}]) == "\n  line 3: wrong\n  line 4: too"
+
+
+def test_a_branch_that_conflicted_counts_by_the_one_that_resolved_it():
+    task = {"title": "t", "status": "completed", "merge_state": "merged", "resolution_task_id": None}
+    conflicted = {**task, "resolution_task_id": "r"}
+    assert merged_by_themselves([task, conflicted, {**task, "merge_state": "none"}]) == [task]
+    assert still_open([task, {**task, "merge_state": "pending"}]) == ["t (merging)"]
