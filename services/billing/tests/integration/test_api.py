@@ -43,7 +43,7 @@ class TestHttp:
         viewer = await billing.user(organization, "member")
         account = (await billing.http.get(f"{ACCOUNT}/{organization}", headers=viewer)).json()
         assert account["free_workflows_remaining"] == 5
-        assert account["credit_balance"] == 5.0
+        assert (account["credit_balance"], account["allowance_balance"]) == (0.0, 5.0)
         assert account["billing_email"] == "a@example.com"
         assert billing.identity.asked == 0
         summary = (await billing.http.get(f"{ACCOUNT}/{organization}/usage-summary", headers=viewer)).json()

@@ -99,14 +99,41 @@ class TestLife:
         balances = await billing.balances(organization)
         assert (balances["available"], balances["reserved"], balances["spent"]) == (INCLUDED - 280, 0, 280)
 
-    async def test_a_cancelled_one_gives_its_slot_back(self, billing: Billing) -> None:
+    @pytest.mark.parametrize("outcome", ["cancelled", "failed"])
+    async def test_only_a_completed_one_uses_its_slot(self, billing: Billing, outcome: str) -> None:
         organization = billing.organization()
         await billing.reserve("exec-1", organization)
         await billing.tell(started("exec-1"), organization)
-        await billing.tell(finished("exec-1", "cancelled"), organization)
+        await billing.tell(finished("exec-1", outcome), organization)
         assert (await billing.reservation("exec-1")).state == "released"
         balances = await billing.balances(organization)
         assert (balances["used"], balances["held"]) == (0, 0)
+
+    async def test_usage_after_the_expiry_is_charged_once(self, billing: Billing) -> None:
+        organization = billing.organization()
+        await billing.reserve("exec-1", organization, budget=1000, ttl_s=1)
+        await asyncio.sleep(1.1)
+        await billing.job("expire-reservations")
+        await billing.tell(usage("exec-1"), organization)
+        await billing.tell(started("exec-1"), organization)
+        await billing.tell(finished("exec-1"), organization)
+        balances = await billing.balances(organization)
+        assert (balances["spent"], balances["reserved"], balances["available"]) == (280, 0, INCLUDED - 280)
+
+    async def test_one_reserved_again_after_its_expiry_lives_on(self, billing: Billing) -> None:
+        organization = billing.organization()
+        await billing.reserve("exec-1", organization, ttl_s=1)
+        await asyncio.sleep(1.1)
+        await billing.job("expire-reservations")
+        assert (await billing.reserve("exec-1", organization)).state == "held"
+        assert await billing.job("expire-reservations") == 0
+
+    async def test_one_that_nobody_reserved_is_counted_all_the_same(self, billing: Billing) -> None:
+        organization = billing.organization()
+        for body in (finished("exec-1"), started("exec-1"), finished("exec-1")):
+            await billing.tell(body, organization)
+        balances = await billing.balances(organization)
+        assert (balances["used"], balances["held"]) == (1, 0)
 
     async def test_an_unconfirmed_one_expires_and_a_late_start_takes_it_again(self, billing: Billing) -> None:
         organization = billing.organization()

@@ -28,6 +28,7 @@ class AccountOut(BaseModel):
     free_workflows_remaining: int
     free_workflows_reset_at: datetime
     credit_balance: float
+    allowance_balance: float
     reserved_balance: float
     auto_billing_enabled: bool
     billing_email: str | None
@@ -47,7 +48,8 @@ class AccountOut(BaseModel):
             status=row.status,
             free_workflows_remaining=remaining(row),
             free_workflows_reset_at=row.period_ends_at,
-            credit_balance=usd(row.available_micro_usd),
+            credit_balance=usd(credit(row)),
+            allowance_balance=usd(row.available_micro_usd - credit(row)),
             reserved_balance=usd(row.reserved_micro_usd),
             auto_billing_enabled=row.auto_billing_enabled,
             billing_email=row.billing_email,
@@ -77,6 +79,11 @@ class CheckExecutionOut(BaseModel):
 
     can_execute: bool
     reason: str
+
+
+def credit(row: Account) -> int:
+    """Prepaid micro-USD: what is available beyond the monthly allowance."""
+    return max(0, row.available_micro_usd - row.included_micro_usd)
 
 
 def remaining(row: Account) -> int:

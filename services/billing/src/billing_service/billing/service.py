@@ -33,7 +33,7 @@ class BillingService:
             workflows_reserved=account.workflows_reserved,
             workflows_limit=account.workflows_limit,
             free_workflows_remaining=schemas.remaining(account),
-            credit_balance=schemas.usd(account.available_micro_usd),
+            credit_balance=schemas.usd(schemas.credit(account)),
             can_execute=check.can_execute,
             reason=check.reason,
         )

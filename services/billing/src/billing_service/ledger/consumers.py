@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from billing_service.ledger.service import LedgerService
+from billing_service.ledger.service import Execution, LedgerService
 from omoios.identity.events.v1 import events_pb2 as identity_events
 from omoios.workflow.events.v1 import events_pb2 as workflow_events
 from servicekit.db import Tx
-from servicekit.events import Consumers, Event
+from servicekit.events import Consumers, Event, Permanent
 
 
 def consumers(ledger: LedgerService) -> Consumers:
@@ -23,10 +23,18 @@ def consumers(ledger: LedgerService) -> Consumers:
 
     @c.on(workflow_events.ExecutionStarted)
     async def execution_started(tx: Tx, event: Event[workflow_events.ExecutionStarted]) -> None:
-        await ledger.confirm(tx, event.body.execution_id)
+        await ledger.confirm(tx, _execution(event.organization_id, event.body))
 
     @c.on(workflow_events.ExecutionFinished)
     async def execution_finished(tx: Tx, event: Event[workflow_events.ExecutionFinished]) -> None:
-        await ledger.finish(tx, event.body.execution_id, event.body.outcome)
+        await ledger.finish(tx, _execution(event.organization_id, event.body), event.body.outcome)
 
     return c
+
+
+def _execution(
+    organization_id: str | None, body: workflow_events.ExecutionStarted | workflow_events.ExecutionFinished
+) -> Execution:
+    if not organization_id:
+        raise Permanent("an execution without an organization cannot be counted")
+    return Execution(body.execution_id, organization_id, body.spec_id, body.project_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -23,6 +24,16 @@ MAX_TTL_S = 3600
 SWEEP_BATCH = 200
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """An execution as workflow's events tell it."""
+
+    id: str
+    organization_id: str
+    spec_id: str
+    project_id: str
 
 
 class LedgerService:
@@ -137,7 +148,7 @@ class LedgerService:
                 elif reservation is None:
                     reservation = await store.add_reservation(
                         tx,
-                        min(ttl_s or DEFAULT_TTL_S, MAX_TTL_S),
+                        _ttl(ttl_s),
                         execution_id=execution_id,
                         organization_id=organization_id,
                         spec_id=spec_id,
@@ -147,7 +158,7 @@ class LedgerService:
                     await self._take(tx, account, reservation)
                     events.reservation_held(tx, reservation)
                 else:
-                    reservation = await self._take_again(tx, account, reservation, rules.HELD)
+                    reservation = await self._take_again(tx, account, reservation, rules.HELD, ttl_s)
                     events.reservation_held(tx, reservation)
         if refused is not None:
             raise refused
@@ -159,12 +170,9 @@ class LedgerService:
         async with self._db.reader() as tx:
             return list(await store.find_reservations(tx, execution_ids))
 
-    async def confirm(self, tx: Tx, execution_id: str) -> None:
-        """The execution has begun. One that expired meanwhile is taken again, over the limit if need be."""
-        locked = await self._locked(tx, execution_id)
-        if locked is None:
-            return
-        account, reservation = locked
+    async def confirm(self, tx: Tx, execution: Execution) -> None:
+        """The execution has begun. One that expired or is not known is taken now, over the limit if need be."""
+        account, reservation = await self._known(tx, execution)
         if reservation.state == rules.HELD:
             reservation = await store.change_reservation(tx, reservation, state=rules.CONFIRMED)
         elif reservation.state == rules.EXPIRED:
@@ -173,25 +181,22 @@ class LedgerService:
             return
         events.reservation_confirmed(tx, reservation)
 
-    async def finish(self, tx: Tx, execution_id: str, outcome: str) -> None:
-        """The execution ended: what it cost is settled, once. A cancelled one gives its slot back."""
-        locked = await self._locked(tx, execution_id)
-        if locked is None:
-            return
-        account, reservation = locked
+    async def finish(self, tx: Tx, execution: Execution, outcome: str) -> None:
+        """The execution ended: what it cost is settled, once. Only a completed one uses its slot up."""
+        account, reservation = await self._known(tx, execution)
         if reservation.state == rules.EXPIRED:
             reservation = await self._take_again(tx, account, reservation, rules.CONFIRMED)
             account = await self.account(tx, reservation.organization_id)
         if reservation.state not in rules.OPEN:
             return
-        cancelled = outcome == "cancelled"
-        await self._give_back(tx, account, reservation, used=not cancelled, completed=outcome == "completed")
-        state = rules.RELEASED if cancelled else rules.SETTLED
+        completed = outcome == "completed"
+        await self._give_back(tx, account, reservation, used=completed)
+        state = rules.SETTLED if completed else rules.RELEASED
         reservation = await store.change_reservation(tx, reservation, ended=True, state=state)
-        if cancelled:
-            events.reservation_released(tx, reservation, "cancelled")
-        else:
+        if completed:
             events.reservation_settled(tx, reservation)
+        else:
+            events.reservation_released(tx, reservation, outcome)
 
     async def expire_due(self) -> int:
         """Releases reservations that were never confirmed; returns how many. A job of one instance."""
@@ -204,7 +209,7 @@ class LedgerService:
                 if locked is None or locked[1].state != rules.HELD or locked[1].expires_at > utc_now():
                     continue
                 account, reservation = locked
-                await self._give_back(tx, account, reservation, used=False, completed=False)
+                await self._give_back(tx, account, reservation, used=False)
                 reservation = await store.change_reservation(tx, reservation, ended=True, state=rules.EXPIRED)
                 events.reservation_released(tx, reservation, "expired")
                 done += 1
@@ -213,7 +218,8 @@ class LedgerService:
     async def charge(self, tx: Tx, account: Account, execution_id: str | None, amount: int, reference: str) -> Account:
         """A cost: counted on the open reservation of its execution, else taken from what is available."""
         reservation = await store.find_reservation(tx, execution_id, lock=True) if execution_id else None
-        if reservation is not None:
+        # An expired one may be taken again; what is charged here must not be settled with it a second time.
+        if reservation is not None and reservation.state != rules.EXPIRED:
             await store.change_reservation(tx, reservation, spent_micro_usd=reservation.spent_micro_usd + amount)
             if reservation.state in rules.OPEN:
                 return account
@@ -240,24 +246,42 @@ class LedgerService:
         assert reservation is not None
         return account, reservation
 
+    async def _known(self, tx: Tx, execution: Execution) -> tuple[Account, Reservation]:
+        """Account and reservation of an execution; one that nobody reserved is counted without a budget."""
+        locked = await self._locked(tx, execution.id)
+        if locked is not None:
+            return locked
+        await self.open_account(tx, execution.organization_id, "")
+        account = await self.account(tx, execution.organization_id)
+        reservation = await store.add_reservation(
+            tx,
+            DEFAULT_TTL_S,
+            execution_id=execution.id,
+            organization_id=execution.organization_id,
+            spec_id=execution.spec_id,
+            project_id=execution.project_id,
+            reserved_micro_usd=0,
+            overdrawn=rules.refusal(standing_of(account), 0) is not None,
+        )
+        await self._take(tx, account, reservation)
+        events.reservation_held(tx, reservation)
+        return await self.account(tx, execution.organization_id), reservation
+
     async def _take(self, tx: Tx, account: Account, reservation: Reservation) -> None:
         account = await store.change_account(tx, account, workflows_reserved_by=1)
         await store.post(tx, account, rules.hold(reservation.reserved_micro_usd), "reservation", reservation.id)
 
-    async def _take_again(self, tx: Tx, account: Account, reservation: Reservation, state: str) -> Reservation:
+    async def _take_again(
+        self, tx: Tx, account: Account, reservation: Reservation, state: str, ttl_s: int = 0
+    ) -> Reservation:
         overdrawn = rules.refusal(standing_of(account), reservation.reserved_micro_usd) is not None
         await self._take(tx, account, reservation)
-        return await store.change_reservation(tx, reservation, state=state, overdrawn=overdrawn, ended_at=None)
+        return await store.renew_reservation(tx, reservation, _ttl(ttl_s), state=state, overdrawn=overdrawn)
 
-    async def _give_back(
-        self, tx: Tx, account: Account, reservation: Reservation, *, used: bool, completed: bool
-    ) -> None:
+    async def _give_back(self, tx: Tx, account: Account, reservation: Reservation, *, used: bool) -> None:
+        count = 1 if used else 0
         account = await store.change_account(
-            tx,
-            account,
-            workflows_reserved_by=-1,
-            workflows_used_by=1 if used else 0,
-            workflows_completed_by=1 if completed else 0,
+            tx, account, workflows_reserved_by=-1, workflows_used_by=count, workflows_completed_by=count
         )
         within = min(reservation.spent_micro_usd, reservation.reserved_micro_usd)
         account = await store.post(
@@ -265,6 +289,10 @@ class LedgerService:
         )
         beyond = reservation.spent_micro_usd - within
         await store.post(tx, account, rules.spend(beyond), "overspending", reservation.id)
+
+
+def _ttl(wanted_s: int) -> int:
+    return min(wanted_s or DEFAULT_TTL_S, MAX_TTL_S)
 
 
 def standing_of(account: Account) -> rules.Standing:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from billing_service.ledger import rules
@@ -76,7 +77,7 @@ async def change_account(tx: Tx, account: Account, **changes: Any) -> Account:
 
 async def add_reservation(tx: Tx, ttl_s: int, **values: Any) -> Reservation:
     """Inserts a reservation that ends `ttl_s` seconds from now."""
-    expires_at = func.clock_timestamp() + text(f"interval '{int(ttl_s)} seconds'")
+    expires_at = func.clock_timestamp() + timedelta(seconds=ttl_s)
     statement = insert(Reservation).values(id=new_id("reservation-"), expires_at=expires_at, **values)
     return (await tx.session.execute(statement.returning(Reservation))).scalar_one()
 
@@ -118,6 +119,12 @@ async def change_reservation(tx: Tx, reservation: Reservation, *, ended: bool = 
         .execution_options(populate_existing=True)
     )
     return (await tx.session.execute(statement)).scalar_one()
+
+
+async def renew_reservation(tx: Tx, reservation: Reservation, ttl_s: int, **values: Any) -> Reservation:
+    """Opens an ended reservation again; it ends `ttl_s` seconds from now unless it is confirmed."""
+    expires_at = func.clock_timestamp() + timedelta(seconds=ttl_s)
+    return await change_reservation(tx, reservation, ended_at=None, expires_at=expires_at, **values)
 
 
 async def post(tx: Tx, account: Account, posting: rules.Posting, reason: str, reference: str) -> Account:
