@@ -30,8 +30,8 @@ up: install ## Start the whole stack on this machine, gateway on port 18000
 down: ## Stop it; data stays
 	@$(LOCAL) down $(args)
 
-reset: ## Stop it and delete its data
-	@$(LOCAL) reset $(args)
+reset: ## Stop it and delete its data: yes=1 does not ask
+	@$(LOCAL) reset $(if $(yes),--yes) $(args)
 
 status: ## Parts, outbox age, consumer lag, dead letters, disk
 	@$(LOCAL) status $(args)
