@@ -94,7 +94,7 @@ events: install ## Print the event map: who says what, who listens
 	@$(RUN) -m tools.catalogue events --print
 
 events-tail: install ## Print events as JSON while they happen: subject='workflow.>'
-	@$(LOCAL) events-tail $(subject) $(args)
+	@$(LOCAL) events-tail $(foreach one,$(subject),'$(one)') $(args)
 
 dlq: install ## List dead letters
 	@$(LOCAL) dlq $(args)

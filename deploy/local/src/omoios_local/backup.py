@@ -189,13 +189,35 @@ def take_key(stack: Stack, key: str, *, whole: bool) -> None:
 def unpack(file: Path, folder: Path) -> dict[str, Any]:
     try:
         with tarfile.open(file) as archive:
-            archive.extractall(folder, filter="data")
+            extract(archive, folder.resolve())
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
     except (OSError, tarfile.TarError, json.JSONDecodeError) as error:
         raise BackupError(f"{file} is not a backup of this stack: {error}") from error
     if manifest.get("format") != FORMAT:
         raise BackupError(f"{file} has format {manifest.get('format')}; this program reads format {FORMAT}")
     return manifest
+
+
+def extract(archive: tarfile.TarFile, folder: Path) -> None:
+    """Extract files, folders and links that stay below `folder`. Raises TarError for anything else.
+
+    The standard library's own filters are missing before Python 3.11.4.
+    """
+    archive.extraction_filter = lambda member, _: member
+    for member in archive:
+        place = folder / member.name
+        # Resolved at this moment: a link that came before may lead elsewhere.
+        reached = [place.parent.resolve()]
+        if member.issym():
+            reached.append((place.parent / member.linkname).resolve())
+        elif member.islnk():
+            reached.append((folder / member.linkname).resolve())
+        elif not (member.isfile() or member.isdir()):
+            raise tarfile.TarError(f"{member.name} is neither a file nor a folder")
+        if place.is_symlink() or not all(one.is_relative_to(folder) for one in reached):
+            raise tarfile.TarError(f"{member.name} leads out of the backup")
+        member.mode &= 0o755
+        archive.extract(member, folder)
 
 
 def restore_database(stack: Stack, name: str, file: Path) -> None:

@@ -153,6 +153,49 @@ def test_other_files_are_refused_before_anything_changes(machine, tmp_path, cont
         backup.restore(machine.client, machine.file, "ghost")
 
 
+def entry(name, kind=tarfile.REGTYPE, target=""):
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = kind, target
+    return made
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [entry("../outside")],
+        [entry("/tmp/omoios-test-outside")],
+        [entry("link", tarfile.SYMTYPE, "..")],
+        [entry("link", tarfile.LNKTYPE, "../other")],
+        [entry("a", tarfile.SYMTYPE, "b"), entry("a")],
+        [entry("pipe", tarfile.FIFOTYPE)],
+    ],
+    ids=["parent", "absolute", "symbolic", "hard", "through", "pipe"],
+)
+def test_entries_that_lead_out_are_refused(tmp_path, entries):
+    file, folder = tmp_path / "saved.tar", tmp_path / "content"
+    folder.mkdir()
+    with tarfile.open(file, "w") as archive:
+        for one in entries:
+            archive.addfile(one)
+    with pytest.raises(BackupError, match="is not a backup"):
+        backup.unpack(file, folder)
+    assert {path.name for path in tmp_path.iterdir()} == {"saved.tar", "content"}
+
+
+def test_links_inside_a_backup_are_kept(tmp_path):
+    source, folder = tmp_path / "source", tmp_path / "content"
+    (source / "sub").mkdir(parents=True)
+    folder.mkdir()
+    (source / "manifest.json").write_text('{"format": 1}')
+    (source / "sub" / "hard").hardlink_to(source / "manifest.json")
+    (source / "sub" / "soft").symlink_to("../manifest.json")
+    with tarfile.open(tmp_path / "saved.tar", "w") as archive:
+        for path in ("manifest.json", "sub"):
+            archive.add(source / path, path)
+    assert backup.unpack(tmp_path / "saved.tar", folder) == {"format": 1}
+    assert (folder / "sub" / "hard").read_text() == (folder / "sub" / "soft").read_text() == '{"format": 1}'
+
+
 def test_backup_of_a_stopped_stack_says_so(machine):
     machine.client.down()
     with pytest.raises(BackupError, match="is the stack running"):

@@ -72,7 +72,7 @@ async def streams(server):
 
 @pytest.mark.parametrize("login", [{}, {"user": "workflow", "pass": "wrong"}])
 def test_wrong_password_and_no_password_are_refused(server, login):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=2) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         assert connection.recv(4096).startswith(b"INFO")
         connection.sendall(b"CONNECT " + json.dumps(login).encode() + b"\r\nPING\r\n")
         assert b"Authorization Violation" in connection.recv(4096)
@@ -86,9 +86,9 @@ async def test_relay_and_consumer_work(server, streams):
         info = await consumer.consumer_info("WORKFLOW", "billing-ledger-workflow")
         assert info.num_pending == 1
         subscription = await consumer.pull_subscribe_bind("billing-ledger-workflow", "WORKFLOW")
-        [message] = await subscription.fetch(1, timeout=2)
+        [message] = await subscription.fetch(1, timeout=20)
         assert message.data == b"one"
-        await message.ack_sync(timeout=2)
+        await message.ack_sync(timeout=20)
         after = await consumer.consumer_info("WORKFLOW", "billing-ledger-workflow")
         assert (after.num_pending, after.num_ack_pending) == (0, 0)
         assert (workflow.violations, billing.violations) == ([], [])
@@ -101,7 +101,7 @@ async def test_atomic_batch_is_accepted_whole(server, streams):
             headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(sequence)}
             await workflow.connection.publish("workflow.ticket.created.v1", b"x", headers=headers)
         headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": "3", "Nats-Batch-Commit": "1"}
-        answer = await workflow.connection.request("workflow.ticket.created.v1", b"x", timeout=2, headers=headers)
+        answer = await workflow.connection.request("workflow.ticket.created.v1", b"x", timeout=20, headers=headers)
         assert b'"count":3' in answer.data
         assert workflow.violations == []
 
@@ -111,7 +111,7 @@ async def test_live_subscription_and_dead_letters(server, streams):
         live = await monitoring.connection.subscribe("workflow.>")
         await monitoring.connection.flush()
         await workflow.connection.publish("workflow.ticket.created.v1", b"live")
-        assert (await live.next_msg(timeout=2)).data == b"live"
+        assert (await live.next_msg(timeout=20)).data == b"live"
         assert not await monitoring.refused("dlq.workflow.ticket.created.v1")
 
 
