@@ -69,6 +69,7 @@ class Environments:
             "OMOIOS_DATA_DIR": str(data),
             "OMOIOS_SMTP_HOST": LOOPBACK,
             "OMOIOS_SMTP_PORT": str(self.plan.fixed("mail")),
+            "OMOIOS_SMTP_SECURITY": "none",
             **self.nats(name),
             **self._addresses(),
         }

@@ -8,6 +8,8 @@ import sys
 
 from identity_service.auth.adapters import Argon2Passwords, RedisLoginGuard
 from identity_service.auth.service import AuthService
+from identity_service.credentials.rules import Envelope
+from identity_service.mail.service import MailService
 from identity_service.settings import Settings
 from identity_service.tokens.service import TokenService
 from servicekit.db import Database
@@ -20,7 +22,7 @@ async def _make_admin(settings: Settings, email: str) -> str:
     redis = RedisClient(settings)
     await db.start()
     try:
-        tokens = TokenService(db, settings)
+        tokens = TokenService(db, settings, Envelope.from_base64(settings.envelope_key_text))
         guard = RedisLoginGuard(redis.raw, settings.login_failures, settings.login_window_s)
         auth = AuthService(db, tokens, Argon2Passwords(1, 1), guard)
         user = await auth.make_super_admin(email)
@@ -34,12 +36,27 @@ async def _rotate_signing_key(settings: Settings) -> str:
     db = Database(settings)
     await db.start()
     try:
-        tokens = TokenService(db, settings)
+        tokens = TokenService(db, settings, Envelope.from_base64(settings.envelope_key_text))
         await tokens.ensure_keys()
         key_id, previous = await tokens.rotate_key()
     finally:
         await db.close()
     return f"{key_id} signs from now on; tokens of {previous} stay valid until they expire."
+
+
+async def _mails(settings: Settings) -> str:
+    db = Database(settings)
+    await db.start()
+    try:
+        mail = MailService(db, settings, Envelope.from_base64(settings.envelope_key_text), None)
+        lines = [f"{state:<12} {count}" for state, count in sorted((await mail.counts()).items())]
+        for row in await mail.unsent(50):
+            lines.append(
+                f"{row.updated_at:%Y-%m-%d %H:%M} {row.state} {row.template} to {row.recipient}: {row.last_error}"
+            )
+    finally:
+        await db.close()
+    return "\n".join(lines) or "No mail was ever queued."
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,13 +66,17 @@ def main(arguments: list[str] | None = None) -> int:
     make_admin = commands.add_parser("make-admin", help="make an account a platform super admin")
     make_admin.add_argument("--email", required=True)
     commands.add_parser("rotate-signing-key", help="let the next key sign")
+    commands.add_parser("mails", help="mails by state, and those that nobody got for certain")
     options = parser.parse_args(arguments)
     settings = Settings()
     try:
         if options.command == "make-admin":
-            sys.stdout.write(asyncio.run(_make_admin(settings, options.email)) + "\n")
+            answer = asyncio.run(_make_admin(settings, options.email))
+        elif options.command == "mails":
+            answer = asyncio.run(_mails(settings))
         else:
-            sys.stdout.write(asyncio.run(_rotate_signing_key(settings)) + "\n")
+            answer = asyncio.run(_rotate_signing_key(settings))
+        sys.stdout.write(answer + "\n")
     except AppError as error:
         sys.stderr.write(f"{error.code}: {error.detail}\n")
         return 1

@@ -10,6 +10,9 @@ from identity_service.access import ACCESS
 from identity_service.auth import routes as auth_routes
 from identity_service.auth.adapters import Argon2Passwords, RedisLoginGuard
 from identity_service.auth.service import AuthService
+from identity_service.credentials.rules import Envelope
+from identity_service.mail.adapters import SmtpServer
+from identity_service.mail.service import MailService
 from identity_service.organizations import routes as organizations_routes
 from identity_service.organizations.role_service import RoleService
 from identity_service.organizations.service import OrganizationService
@@ -33,7 +36,9 @@ def build(settings: Settings) -> Service:
     redis = RedisClient(settings)
     passwords = Argon2Passwords(settings.hashing_threads, settings.hashing_queue)
     guard = RedisLoginGuard(redis.raw, settings.login_failures, settings.login_window_s)
-    tokens = TokenService(db, settings)
+    envelope = Envelope.from_base64(settings.envelope_key_text)
+    tokens = TokenService(db, settings, envelope)
+    mail = MailService(db, settings, envelope, SmtpServer(settings) if settings.smtp_host else None)
     auth = AuthService(db, tokens, passwords, guard)
     organizations = OrganizationService(db)
     roles = RoleService(db)
@@ -75,6 +80,9 @@ def build(settings: Settings) -> Service:
         jobs=[
             # Two seconds: another instance's rotation is known here long before the next key signs.
             Job("reload-signing-keys", every_s=2.0, run=tokens.reload),
+            # A second: what a person waits for in front of a sign-up page.
+            Job("send-mails", every_s=1.0, run=mail.send_due, leader=True, timeout_s=120.0),
+            Job("purge-mails", every_s=3600.0, run=mail.purge, leader=True),
             Job("purge-tokens", every_s=3600.0, run=tokens.purge, leader=True),
         ],
         lifespans=[seeds],

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from email.utils import parseaddr
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from servicekit.settings import ServiceSettings
 
@@ -22,6 +25,46 @@ class Settings(ServiceSettings):
     hashing_threads: int = Field(default=2, ge=1, le=16)
     hashing_queue: int = Field(default=64, ge=1)
     """Sign-ins that may wait for a hashing thread; more are answered 503."""
+
+    frontend_url: str = "http://localhost:3000"
+    """The web client: where the links of mails lead."""
+    smtp_host: str | None = None
+    """The mail server; without one no mail is sent, and nobody is asked to confirm an address."""
+    smtp_port: int = Field(default=587, ge=1, le=65535)
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    """`tls` from the first byte (port 465), `starttls` on a plain connection, `none` for a server on this machine."""
+    smtp_username: str | None = None
+    smtp_password: SecretStr | None = None
+    mail_from: str = "OmoiOS <no-reply@omoios.invalid>"
+
+    @property
+    def mail_from_address(self) -> str:
+        """The bare address of `mail_from`."""
+        return parseaddr(self.mail_from)[1]
+
+    @property
+    def envelope_key_text(self) -> str | None:
+        """`envelope_key` in the clear (base64)."""
+        return self.envelope_key.get_secret_value() if self.envelope_key is not None else None
+
+    @field_validator("frontend_url")
+    @classmethod
+    def _no_trailing_slash(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must be an http or https address")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _usable_mail_server(self) -> Self:
+        if "@" not in self.mail_from_address or not self.mail_from.isascii():
+            raise ValueError("mail_from: must be `Name <address>` in ASCII")
+        if (self.smtp_username is None) != (self.smtp_password is None):
+            raise ValueError("smtp_username and smtp_password: give both or neither")
+        if self.smtp_username is not None and self.smtp_security == "none":
+            raise ValueError("smtp_security: a password is not sent over a connection without TLS")
+        if self.is_production and self.smtp_host is not None and self.mail_from_address.endswith(".invalid"):
+            raise ValueError("mail_from: name the address that mails come from")
+        return self
 
     @field_validator("service_secrets")
     @classmethod

@@ -7,6 +7,7 @@ import asyncio
 import grpc
 import pytest
 
+from identity_service.credentials.rules import Envelope
 from identity_service.main import build
 from identity_service.settings import Settings
 from identity_service.tokens.service import TokenService
@@ -151,7 +152,7 @@ class TestKeys:
         await db.start()
         try:
             with pytest.raises(SealBroken):
-                await TokenService(db, settings).ensure_keys()
+                await TokenService(db, settings, Envelope.from_base64(settings.envelope_key_text)).ensure_keys()
         finally:
             await db.close()
 
@@ -214,7 +215,7 @@ class rotating:
 
     async def __aenter__(self) -> TokenService:
         await self._db.start()
-        tokens = TokenService(self._db, self._settings)
+        tokens = TokenService(self._db, self._settings, Envelope.from_base64(self._settings.envelope_key_text))
         await tokens.ensure_keys()
         return tokens
 

@@ -34,8 +34,10 @@ class Envelope:
         self._wrap = AESGCM(key)
 
     @classmethod
-    def from_base64(cls, text: str) -> Envelope:
-        """The envelope of a base64 key, as settings hold it."""
+    def from_base64(cls, text: str | None) -> Envelope:
+        """The envelope of a base64 key, as settings hold it. Raises ValueError when there is none."""
+        if text is None:
+            raise ValueError("OMOIOS_ENVELOPE_KEY is needed: it protects the signing keys")
         return cls(base64.b64decode(text, validate=True))
 
     def seal(self, value: bytes, purpose: str) -> bytes:

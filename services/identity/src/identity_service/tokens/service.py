@@ -66,12 +66,10 @@ class SandboxSubject:
 class TokenService:
     """Signs with the active key; keeps the published keys in memory and reads them again by `reload`."""
 
-    def __init__(self, db: Database, settings: Settings) -> None:
-        if settings.envelope_key is None:
-            raise ValueError("OMOIOS_ENVELOPE_KEY is needed: it protects the signing keys")
+    def __init__(self, db: Database, settings: Settings, envelope: Envelope) -> None:
         self._db = db
         self._settings = settings
-        self._envelope = Envelope.from_base64(settings.envelope_key.get_secret_value())
+        self._envelope = envelope
         self._active: ECKey | None = None
         self._active_id = ""
         self._jwks: dict[str, Any] = {"keys": []}

@@ -1,0 +1,1 @@
+"""Mail: an intent in the caller's transaction, sent by the worker (back room)."""
