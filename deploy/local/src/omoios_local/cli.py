@@ -49,6 +49,7 @@ def up(
         if any(unit["part"] == "gateway" for unit in units):
             url = client.stack().environments.public_url
             console.print(f"gateway {url}   documentation {url}/docs")
+            console.print(f"mails {client.stack().mail_page_url}", soft_wrap=True)
 
 
 def parse_instances(given: list[str]) -> dict[str, int]:

@@ -48,6 +48,13 @@ class Credentials:
         secret_file(path, lambda: base64.b64encode(secrets.token_bytes(32)).decode())
         return path
 
+    @property
+    def mail_page_file(self) -> Path:
+        """The key of the page that shows the mails of this stack."""
+        path = self.directory / "mail-page-key"
+        secret_file(path)
+        return path
+
     def service_digests(self) -> dict[str, str]:
         """Service → SHA-256 (hex) of its secret, by which identity knows callers."""
         return {name: hashlib.sha256(self.service(name).encode()).hexdigest() for name in SERVICES}

@@ -61,10 +61,12 @@ class RunnerPart:
 
 @dataclass(frozen=True)
 class MailPart:
-    """The SMTP sink, ready when it greets."""
+    """The SMTP sink and the page that shows its mails, ready when it greets."""
 
     port: int
     directory: Path
+    page_port: int
+    key_file: Path
     environment: Callable[[], dict[str, str]]
 
     def prepare(self) -> None:
@@ -72,10 +74,11 @@ class MailPart:
 
     def command(self) -> Command:
         argv = (sys.executable, "-P", "-m", "omoios_local.mail", str(self.port), str(self.directory))
-        return Command(argv, self.environment(), self.directory)
+        return Command((*argv, str(self.page_port), str(self.key_file)), self.environment(), self.directory)
 
     def ready(self) -> bool:
-        return exchange(self.port, b"").startswith(b"220")
+        greets = exchange(self.port, b"").startswith(b"220")
+        return greets and exchange(self.page_port, b"GET / HTTP/1.0\r\n\r\n", timeout_s=1.0).startswith(b"HTTP/")
 
 
 class GatewayPart(EmbeddedTraefik):

@@ -14,6 +14,7 @@ from omoios_local.embedded.process import LOOPBACK
 SERVICES = ("identity", "workflow", "agents", "monitoring", "billing", "vcs")
 
 FIXED = {"gateway": 18000, "postgres": 15432, "redis": 16379, "nats": 14222, "mail": 18025}
+PAGES = {"mail": 18026}
 HTTP = {**{name: 18101 + index for index, name in enumerate(SERVICES)}, "edge": 18107}
 RPC = {name: 18201 + index for index, name in enumerate(SERVICES)}
 
@@ -59,6 +60,10 @@ class PortPlan:
     def fixed(self, part: str) -> int:
         return FIXED[part] + self.offset
 
+    def page(self, part: str) -> int:
+        """Where a part that is not an HTTP service shows a page of its own."""
+        return PAGES[part] + self.offset
+
     def http(self, part: str, instance: int = 1) -> int:
         return HTTP[part] + self.offset + SLOT_STEP * self._slot(part, instance)
 
@@ -67,9 +72,11 @@ class PortPlan:
 
     def claims(self, part: str, instance: int = 1) -> list[PortClaim]:
         """Every port that one instance of a part listens on."""
-        ports = []
+        ports: list[int] = []
         if part in FIXED:
             ports.append(self.fixed(part))
+        if part in PAGES:
+            ports.append(self.page(part))
         if part in HTTP:
             ports.append(self.http(part, instance))
         if part in RPC:

@@ -9,7 +9,7 @@ from pathlib import Path
 from omoios_local.credentials import Credentials
 from omoios_local.embedded.nats import EmbeddedNats, NatsUser, service_user
 from omoios_local.embedded.postgres import EmbeddedPostgres
-from omoios_local.embedded.process import base_environment
+from omoios_local.embedded.process import LOOPBACK, base_environment
 from omoios_local.embedded.redis import EmbeddedRedis, RedisUser
 from omoios_local.environment import RUNNER_PREFIX, Environments
 from omoios_local.parts import GatewayPart, MailPart, PythonPart, RunnerPart
@@ -50,7 +50,7 @@ class Stack:
             self._fixed("postgres", lambda _: self.postgres),
             self._fixed("nats", lambda _: self.nats()),
             self._fixed("redis", lambda _: self.redis()),
-            self._fixed("mail", lambda _: MailPart(self.plan.fixed("mail"), self.state.mail, base_environment)),
+            self._fixed("mail", lambda _: self.mail()),
             StepSpec("databases", self._create_databases, ("postgres",)),
             StepSpec("topology", self._apply_topology, ("nats",)),
         ]
@@ -58,6 +58,15 @@ class Stack:
         specs += [self._service(name) for name in SERVICES]
         specs += [self._edge(), self._gateway(), self._runner()]
         return specs
+
+    def mail(self) -> MailPart:
+        page = (self.plan.page("mail"), self.credentials.mail_page_file)
+        return MailPart(self.plan.fixed("mail"), self.state.mail, *page, base_environment)
+
+    @property
+    def mail_page_url(self) -> str:
+        """The page with the mails of this stack, its key included: for the eyes of whoever owns the stack."""
+        return f"http://{LOOPBACK}:{self.plan.page('mail')}/?key={self.credentials.mail_page_file.read_text()}"
 
     def nats(self) -> EmbeddedNats:
         users = [service_user(name, self.credentials.nats(name), SERVICES) for name in SERVICES]
