@@ -86,7 +86,7 @@ lock: install ## Resolve requirements/*.in anew; upgrade=1 takes the newest vers
 	@cd requirements && $(UV_COMPILE) $(if $(upgrade),--upgrade) base.in -c dev.lock -o base.lock
 
 ##@ Operations on a running stack
-.PHONY: migrate events events-tail dlq dlq-replay rebuild backup restore rotate-keys
+.PHONY: audit-verify migrate events events-tail dlq dlq-replay rebuild backup restore rotate-keys
 migrate: install ## Bring every database to its newest revision
 	@$(LOCAL) migrate $(args)
 
@@ -113,3 +113,6 @@ restore: install ## Put a backup back in place of the present data: file=<backup
 
 rotate-keys: install ## Put a new signing key in use
 	@$(LOCAL) rotate-keys $(args)
+
+audit-verify: install ## Walk the chains of the audit trail; names the first broken entry
+	@$(LOCAL) audit-verify $(args)

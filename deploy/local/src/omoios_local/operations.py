@@ -109,6 +109,13 @@ def rotate_keys(context: typer.Context) -> None:
         become(environment_of(context.obj, "identity"), "identity_service.admin", "rotate-signing-key")
 
 
+@app.command("audit-verify")
+def audit_verify(context: typer.Context) -> None:
+    """Walk the chains of the audit trail; names the first broken entry of each."""
+    with failures():
+        become(environment_of(context.obj, "identity"), "identity_service.admin", "verify-audit")
+
+
 # The tools behind these commands explain themselves: --help goes through to them, too.
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 
+from identity_service.audit.service import AuditService
 from identity_service.auth.adapters import Argon2Passwords, RedisLoginGuard
 from identity_service.auth.service import AuthService
 from identity_service.credentials.rules import Envelope
@@ -59,6 +60,26 @@ async def _mails(settings: Settings) -> str:
     return "\n".join(lines) or "No mail was ever queued."
 
 
+async def _verify_audit(settings: Settings) -> tuple[str, bool]:
+    """(what to print, whether every chain holds)."""
+    db = Database(settings)
+    await db.start()
+    try:
+        results = await AuditService(db, Envelope.from_base64(settings.envelope_key_text)).verify()
+    finally:
+        await db.close()
+    lines = []
+    for result in results:
+        if result.broken is not None:
+            chain = f"organization {result.chain}" if result.chain else "accounts"
+            entry = result.broken.entry_id or "no entry"
+            lines.append(f"BROKEN {chain}: position {result.broken.position}, {entry}: {result.broken.reason}")
+    whole = not lines
+    total = sum(result.entries for result in results)
+    lines.append(f"{len(results)} chains, {total} entries verified, {len(lines)} broken.")
+    return "\n".join(lines), whole
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m identity_service.admin", description=__doc__)
@@ -67,11 +88,15 @@ def main(arguments: list[str] | None = None) -> int:
     make_admin.add_argument("--email", required=True)
     commands.add_parser("rotate-signing-key", help="let the next key sign")
     commands.add_parser("mails", help="mails by state, and those that nobody got for certain")
+    commands.add_parser("verify-audit", help="walk every chain of the audit trail; exit code 1 when one is broken")
     options = parser.parse_args(arguments)
     settings = Settings()
+    whole = True
     try:
         if options.command == "make-admin":
             answer = asyncio.run(_make_admin(settings, options.email))
+        elif options.command == "verify-audit":
+            answer, whole = asyncio.run(_verify_audit(settings))
         elif options.command == "mails":
             answer = asyncio.run(_mails(settings))
         else:
@@ -80,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     except AppError as error:
         sys.stderr.write(f"{error.code}: {error.detail}\n")
         return 1
-    return 0
+    return 0 if whole else 1
 
 
 if __name__ == "__main__":

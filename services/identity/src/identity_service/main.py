@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 
 from identity_service import errors
 from identity_service.access import ACCESS
+from identity_service.audit import routes as audit_routes
+from identity_service.audit.service import AuditService
 from identity_service.auth import routes as auth_routes
 from identity_service.auth.adapters import Argon2Passwords, RedisLoginGuard
 from identity_service.auth.service import AuthService
@@ -37,6 +39,7 @@ def build(settings: Settings) -> Service:
     passwords = Argon2Passwords(settings.hashing_threads, settings.hashing_queue)
     guard = RedisLoginGuard(redis.raw, settings.login_failures, settings.login_window_s)
     envelope = Envelope.from_base64(settings.envelope_key_text)
+    audit = AuditService(db, envelope)
     tokens = TokenService(db, settings, envelope)
     mail = MailService(db, settings, envelope, SmtpServer(settings) if settings.smtp_host else None)
     auth = AuthService(db, tokens, passwords, guard)
@@ -67,6 +70,7 @@ def build(settings: Settings) -> Service:
         ),
         routers=[
             tokens_routes.router(tokens),
+            audit_routes.router(audit),
             auth_routes.router(auth, secure_cookies=settings.is_production),
             organizations_routes.router(organizations, roles),
         ],
@@ -80,6 +84,8 @@ def build(settings: Settings) -> Service:
         jobs=[
             # Two seconds: another instance's rotation is known here long before the next key signs.
             Job("reload-signing-keys", every_s=2.0, run=tokens.reload),
+            # A second: so long an entry of the audit trail stands outside its chain.
+            Job("seal-audit", every_s=1.0, run=audit.seal_due, leader=True),
             # A second: what a person waits for in front of a sign-up page.
             Job("send-mails", every_s=1.0, run=mail.send_due, leader=True, timeout_s=120.0),
             Job("purge-mails", every_s=3600.0, run=mail.purge, leader=True),

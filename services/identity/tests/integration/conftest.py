@@ -58,6 +58,13 @@ class Identity:
         tokens = answer.json()
         return Person(user_id, email, tokens["access_token"], tokens["refresh_token"])
 
+    async def super_admin(self) -> Person:
+        """A platform super admin, signed in as such."""
+        person = await self.person()
+        async with self.running.service.db.uow() as tx:
+            await (await tx.connection()).execute("UPDATE users SET is_super_admin = true WHERE id = $1", person.id)
+        return await self.login(person.email, person.id)
+
     async def organization(self, owner: Person) -> str:
         slug = f"org-{next(self.numbers)}"
         answer = await self.http.post(

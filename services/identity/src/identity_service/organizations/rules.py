@@ -30,7 +30,16 @@ SYSTEM_ROLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     ADMIN: (
         "Everything but giving the organization away, closing it, or paying",
-        ("org:read", "org:write", "org:members:*", *_each("*"), "agent:*", "billing:read", "monitor:*"),
+        (
+            "org:read",
+            "org:write",
+            "org:members:*",
+            "org:audit:read",
+            *_each("*"),
+            "agent:*",
+            "billing:read",
+            "monitor:*",
+        ),
     ),
     MEMBER: (
         "Works on projects, specs, tickets and tasks",
