@@ -49,12 +49,15 @@ admin: install ## Make a platform super admin: email=you@example.com
 	@$(LOCAL) admin '$(email)' $(args)
 
 ##@ Development
-.PHONY: test check fmt e2e coverage
+.PHONY: test check fmt e2e bench coverage
 test: install ## All tests: unit, integration, gateway, contract, end to end (phase=unit k=outbox)
 	@$(RUN) -m tools.run_tests $(phase) $(if $(k),-- -k '$(k)')
 
 e2e: install ## The end-to-end tests alone
 	@$(RUN) -m tools.run_tests e2e
+
+bench: install ## Benchmarks on a stack of their own: only='list,frames' record=1 keep=1 (see bench/README.md)
+	@$(RUN) -m bench $(if $(only),--only '$(only)') $(if $(record),--record) $(if $(keep),--keep)
 
 check: install ## Lint, types, house rules, contracts, catalogue (only='rooms mypy')
 	@$(RUN) -m tools.run_checks $(only)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-SOURCES = ("libs", "services", "gateway", "deploy", "tools")
+SOURCES = ("libs", "services", "gateway", "deploy", "tools", "bench")
 
 
 @dataclass(frozen=True)

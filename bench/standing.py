@@ -1,0 +1,59 @@
+"""What the stack costs without work, how fast it comes up, and whether it keeps what it takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from bench.figures import Figure, at_most
+from bench.http import load, operations
+from bench.load import Plan
+from bench.processes import open_files, used
+from bench.stack import Stack
+from omoios_local.ports import SERVICES
+
+IDLE_S = 8.0
+
+
+def cold_start(stack: Stack) -> Iterator[Figure]:
+    """Everything ended and started again: installed, migrated, compiled."""
+    stack.client.down()
+    yield Figure("standing", "cold start to ready, 12 processes", stack.up(), "s", at_most(10))
+
+
+def idle(stack: Stack) -> Iterator[Figure]:
+    """Memory and processor time of processes that have nothing to do."""
+    time.sleep(2)
+    watch = stack.watch()
+    before = watch.look()
+    time.sleep(IDLE_S)
+    after = watch.look()
+    memory, cpu = stack.memory_mb(), used(before, after)
+    for name in SERVICES:
+        note = f"{cpu[name] / IDLE_S * 100:.2f} % of a core"
+        yield Figure("standing", f"idle memory, {name}", memory[name], "MB PSS", at_most(120), note)
+    total = sum(cpu[name] for name in SERVICES) / IDLE_S * 100
+    note = f"PostgreSQL's parent {cpu['postgres'] / IDLE_S * 100:.2f} %, NATS {cpu['nats'] / IDLE_S * 100:.2f} %"
+    yield Figure("standing", "idle processor time, six services", total, "% of a core", None, note)
+
+
+def memory_after(stack: Stack) -> Iterator[Figure]:
+    """The same work twice after everything else: the second time nothing more may be kept."""
+    _round(stack)
+    first = stack.memory_mb()
+    files = {name: open_files(stack.pids()[name]) for name in SERVICES}
+    _round(stack)
+    second = stack.memory_mb()
+    more = {name: open_files(stack.pids()[name]) - files[name] for name in SERVICES}
+    for name in SERVICES:
+        note = f"{first[name]:.0f} → {second[name]:.0f} MB PSS, open files {more[name]:+d}"
+        growth = second[name] - first[name]
+        yield Figure("memory kept by a repeated round of all operations", name, growth, "MB", at_most(5), note)
+
+
+def _round(stack: Stack) -> None:
+    watch = stack.watch()
+    for operation in operations(stack):
+        plan = Plan(stack.http_port(operation.service), operation.requests, 16, 1.0, events=operation.events)
+        load(watch, plan)
+    time.sleep(1.0)
