@@ -89,7 +89,7 @@ lock: install ## Resolve requirements/*.in anew; upgrade=1 takes the newest vers
 	@cd requirements && $(UV_COMPILE) $(if $(upgrade),--upgrade) base.in -c dev.lock -o base.lock
 
 ##@ Operations on a running stack
-.PHONY: audit-verify migrate events events-tail dlq dlq-replay rebuild backup restore rotate-keys
+.PHONY: audit-verify migrate billing events events-tail dlq dlq-replay rebuild backup restore rotate-keys
 migrate: install ## Bring every database to its newest revision
 	@$(LOCAL) migrate $(args)
 
@@ -113,6 +113,9 @@ backup: install ## Save databases, files and envelope key in one file: to=<file 
 
 restore: install ## Put a backup back in place of the present data: file=<backup> yes=1
 	@$(LOCAL) restore '$(file)' $(if $(yes),--yes) $(args)
+
+billing: install ## Prices and plans: args=prices, args='set-plan free --agents-limit 2'; args=--help
+	@$(LOCAL) billing $(args)
 
 rotate-keys: install ## Put a new signing key in use
 	@$(LOCAL) rotate-keys $(args)

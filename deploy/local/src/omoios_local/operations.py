@@ -20,6 +20,9 @@ from omoios_local.terminal import console, failures
 
 app = typer.Typer()
 
+# The tools behind these commands explain themselves: --help goes through to them, too.
+PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
 
 @app.command()
 def backup(
@@ -102,6 +105,13 @@ def admin(
         become(environment_of(context.obj, "identity"), "identity_service.admin", "make-admin", "--email", email)
 
 
+@app.command(context_settings=PASS_THROUGH)
+def billing(context: typer.Context) -> None:
+    """See or change prices and plans. Arguments go to billing_service.admin."""
+    with failures():
+        become(environment_of(context.obj, "billing"), "billing_service.admin", *context.args)
+
+
 @app.command("rotate-keys")
 def rotate_keys(context: typer.Context) -> None:
     """Put a new signing key in use; the one before stays valid for verification."""
@@ -114,10 +124,6 @@ def audit_verify(context: typer.Context) -> None:
     """Walk the chains of the audit trail; names the first broken entry of each."""
     with failures():
         become(environment_of(context.obj, "identity"), "identity_service.admin", "verify-audit")
-
-
-# The tools behind these commands explain themselves: --help goes through to them, too.
-PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
 @app.command("events-tail", context_settings=PASS_THROUGH)

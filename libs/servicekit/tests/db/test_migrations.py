@@ -63,6 +63,19 @@ async def test_a_migration_gives_way_when_its_lock_is_not_free(database: Databas
     assert await upgrade(target.url, folder) == "0002"
 
 
+async def test_an_index_is_built_concurrently_while_others_wait_for_their_turn(
+    database: Databases, tmp_path: Path
+) -> None:
+    target = database.empty("kit")
+    folder = shutil.copytree(MIGRATIONS, tmp_path / "migrations")
+    (folder / "versions" / "0002_index.py").write_text(
+        'from alembic import op\nrevision = "0002"\ndown_revision = "0001"\n\n'
+        "def upgrade() -> None:\n    with op.get_context().autocommit_block():\n"
+        '        op.create_index("ix_things_name", "things", ["name"], postgresql_concurrently=True)\n'
+    )
+    assert set(await asyncio.gather(*(upgrade(target.url, folder) for _ in range(3)))) == {"0002"}
+
+
 def test_two_heads_are_refused(tmp_path: Path) -> None:
     folder = shutil.copytree(MIGRATIONS, tmp_path / "migrations")
     assert single_head(config_for(folder)) == "0001"

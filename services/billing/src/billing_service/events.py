@@ -45,6 +45,17 @@ def reservation_confirmed(tx: Tx, reservation: Reservation) -> None:
     tx.emit(message, aggregate_id=reservation.id, version=2, organization_id=reservation.organization_id)
 
 
+def reservation_unsettled(tx: Tx, reservation: Reservation) -> None:
+    """The execution began long ago and nothing told of its end."""
+    message = events.ReservationUnsettled(
+        reservation_id=reservation.id,
+        execution_id=reservation.execution_id,
+        spec_id=reservation.spec_id,
+        project_id=reservation.project_id,
+    )
+    tx.emit(message, aggregate_id=reservation.id, version=2, organization_id=reservation.organization_id)
+
+
 def reservation_settled(tx: Tx, reservation: Reservation) -> None:
     """The execution ended; what was spent is known."""
     message = events.ReservationSettled(
@@ -58,7 +69,7 @@ def reservation_settled(tx: Tx, reservation: Reservation) -> None:
 
 
 def reservation_released(tx: Tx, reservation: Reservation, reason: str) -> None:
-    """The slot is free again: `cancelled` or `expired`."""
+    """The slot is free again: `cancelled`, `failed`, `expired` or `unknown`."""
     message = events.ReservationReleased(
         reservation_id=reservation.id,
         execution_id=reservation.execution_id,

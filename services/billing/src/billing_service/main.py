@@ -35,6 +35,7 @@ def build(settings: Settings) -> Service:
     @asynccontextmanager
     async def seeds() -> AsyncIterator[None]:
         await ledger.seed()
+        await costs.seed()
         yield
 
     return Service(
@@ -55,6 +56,7 @@ def build(settings: Settings) -> Service:
         consumers=[ledger_consumers.consumers(ledger), costs_consumers.consumers(costs)],
         jobs=[
             Job("expire-reservations", every_s=2.0, run=ledger.expire_due, leader=True),
+            Job("ask-after-reservations", every_s=60.0, run=ledger.ask_after, leader=True),
             Job("check-ledger", every_s=3600.0, run=ledger.check_ledger, leader=True),
         ],
         lifespans=[seeds],

@@ -9,8 +9,8 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from billing_service.costs.service import CostService
-from billing_service.ledger.service import LedgerService
-from billing_service.ledger.tables import Account, Reservation
+from billing_service.ledger.service import LedgerService, Limits
+from billing_service.ledger.tables import Reservation
 from omoios.billing.v1 import billing_pb2 as pb
 from omoios.billing.v1 import billing_pb2_grpc
 from servicekit.errors import invalid
@@ -45,7 +45,7 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
 
     async def BatchGetLimits(self, request: pb.BatchGetLimitsRequest, context: Any) -> pb.BatchGetLimitsResponse:
         _bounded("organization_ids", request.organization_ids)
-        rows = await self._ledger.accounts(list(request.organization_ids))
+        rows = await self._ledger.limits(list(request.organization_ids))
         return pb.BatchGetLimitsResponse(limits=[_limits(row) for row in rows])
 
     async def GetCostSummary(self, request: pb.GetCostSummaryRequest, context: Any) -> pb.GetCostSummaryResponse:
@@ -79,7 +79,7 @@ def _reservation(row: Reservation) -> pb.Reservation:
     )
 
 
-def _limits(row: Account) -> pb.Limits:
+def _limits(row: Limits) -> pb.Limits:
     return pb.Limits(
         organization_id=row.organization_id,
         tier=row.tier,

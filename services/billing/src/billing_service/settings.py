@@ -16,8 +16,11 @@ class Settings(ServiceSettings):
     rpc_port: int = Field(default=18205, ge=0, le=65535)
 
     plan_limits: Literal["loose", "contract"] | None = None
-    """Limits of new free accounts: the tier table's (`contract`), or a thousand times as much for trying things out.
+    """Limits of the free plan: the tier table's (`contract`), or a thousand times as much for trying things out.
     None means: contract in production, loose elsewhere."""
+
+    reconcile_after_s: float = Field(default=3600.0, gt=0)
+    """A confirmed reservation without news for so many seconds is asked after, and again each time as long."""
 
     @property
     def limit_factor(self) -> int:

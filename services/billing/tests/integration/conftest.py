@@ -122,6 +122,10 @@ class Billing:
             )
         return dict(row)
 
+    async def admin(self) -> dict[str, str]:
+        """Headers of a platform super admin."""
+        return {"Authorization": f"Bearer {self.signing.user_token(new_id(), super_admin=True)}"}
+
     async def job(self, name: str) -> Any:
         return await next(job for job in self.running.service.jobs if job.name == name).run()
 
@@ -137,6 +141,10 @@ def started(execution: str) -> workflow_events.ExecutionStarted:
 
 def finished(execution: str, outcome: str = "completed") -> workflow_events.ExecutionFinished:
     return workflow_events.ExecutionFinished(execution_id=execution, spec_id="spec-1", outcome=outcome)
+
+
+def restated(execution: str, state: str) -> workflow_events.ExecutionRestated:
+    return workflow_events.ExecutionRestated(execution_id=execution, spec_id="spec-1", state=state)
 
 
 def created(organization: str) -> identity_events.OrganizationCreated:

@@ -29,9 +29,8 @@ class TestUsage:
         tokens = {"kind": "model_tokens", "input_tokens": 1000, "output_tokens": 100}
         await billing.tell(usage(provider="anthropic", model="claude-haiku", **tokens), organization)
         await billing.tell(usage(provider="new", model="newer", **tokens), organization)
-        summary = (
-            await billing.http.get(f"{COSTS}/summary?scope_type=global", headers=await billing.user(organization))
-        ).json()
+        url = f"{ACCOUNT}/{organization}/costs/summary"
+        summary = (await billing.http.get(url, headers=await billing.user(organization))).json()
         assert summary["total_cost"] == (250 + 125 + 3000 + 1500) / 1_000_000
         assert [share["model"] for share in summary["breakdown"]] == ["newer", "claude-haiku"]
 
@@ -114,6 +113,16 @@ class TestHttp:
         assert (await billing.http.get(f"{COSTS}/records", headers=eve)).json() == []
         foreign = await billing.http.get(f"{COSTS}/summary?scope_type=task&scope_id=task-1", headers=eve)
         assert foreign.json()["record_count"] == 0
+
+    async def test_the_whole_platform_is_a_super_admin_s(self, billing: Billing) -> None:
+        organizations = [billing.organization(), billing.organization()]
+        for organization in organizations:
+            await billing.tell(usage(), organization)
+        url = f"{COSTS}/summary?scope_type=global"
+        refused = await billing.http.get(url, headers=await billing.user(organizations[0]))
+        assert_problem(refused, 403, "auth.forbidden")
+        summary = (await billing.http.get(url, headers=await billing.admin())).json()
+        assert (summary["scope_type"], summary["scope_id"], summary["record_count"]) == ("global", None, 2)
 
     async def test_bad_scopes(self, billing: Billing) -> None:
         owner = await billing.user(billing.organization())

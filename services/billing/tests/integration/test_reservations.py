@@ -8,7 +8,7 @@ import itertools
 import grpc
 import pytest
 
-from .conftest import Billing, Start, created, finished, started, usage
+from .conftest import Billing, Start, created, finished, restated, started, usage
 
 INCLUDED = 5_000_000
 
@@ -203,3 +203,52 @@ class TestLife:
         organization = billing.organization()
         for n in range(6):
             await billing.reserve(f"exec-{n}", organization)
+
+
+class TestReconciling:
+    async def unsettled(self, billing: Billing) -> int:
+        return (await billing.subjects()).count("reservation.unsettled.v1")
+
+    async def test_a_confirmed_one_without_news_is_asked_after_once_in_a_while(self, start: Start) -> None:
+        billing = await start(reconcile_after_s=0.2)
+        organization = billing.organization()
+        for execution in ("held", "confirmed", "ended"):
+            await billing.reserve(execution, organization)
+        for execution in ("confirmed", "ended"):
+            await billing.tell(started(execution), organization)
+        await billing.tell(finished("ended"), organization)
+        assert await billing.job("ask-after-reservations") == 0
+        await asyncio.sleep(0.3)
+        assert await billing.job("ask-after-reservations") == 1
+        assert await billing.job("ask-after-reservations") == 0
+        await billing.tell(restated("confirmed", "running"), organization)
+        assert (await billing.reservation("confirmed")).state == "confirmed"
+        await asyncio.sleep(0.3)
+        assert await billing.job("ask-after-reservations") == 1
+        assert await self.unsettled(billing) == 2
+
+    @pytest.mark.parametrize(
+        ("state", "ends", "used"),
+        [
+            ("completed", "settled", 1),
+            ("failed", "released", 0),
+            ("cancelled", "released", 0),
+            ("unknown", "released", 0),
+        ],
+    )
+    async def test_a_lost_end_is_made_good_once(self, billing: Billing, state: str, ends: str, used: int) -> None:
+        organization = billing.organization()
+        await billing.reserve("exec-1", organization, budget=1000)
+        await billing.tell(started("exec-1"), organization)
+        await billing.tell(usage("exec-1"), organization)
+        for body in (restated("exec-1", state), restated("exec-1", state), finished("exec-1", "failed")):
+            await billing.tell(body, organization)
+        assert (await billing.reservation("exec-1")).state == ends
+        balances = await billing.balances(organization)
+        assert (balances["used"], balances["held"], balances["spent"], balances["reserved"]) == (used, 0, 280, 0)
+
+    async def test_restating_an_execution_that_nobody_reserved_counts_nothing(self, billing: Billing) -> None:
+        organization = billing.organization()
+        await billing.tell(created(organization), organization)
+        await billing.tell(restated("exec-1", "completed"), organization)
+        assert (await billing.balances(organization))["used"] == 0

@@ -50,14 +50,14 @@ def test_months_end_at_midnight_utc() -> None:
 
 class TestPrices:
     def test_the_contract_s_example_forecast(self) -> None:
-        assert costs.forecast(10, 5000, "anthropic", "claude-sonnet-4.5") == (540_000, 50_000)
+        assert costs.forecast(costs.FIRST_PRICES, 10, 5000, "anthropic", "claude-sonnet-4.5") == (540_000, 50_000)
 
     def test_tokens_are_priced_by_the_table(self) -> None:
-        cost = costs.cost_of_tokens("OpenAI", "GPT-4", 1_000_000, 1_000_000)
+        cost = costs.cost_of_tokens(costs.FIRST_PRICES, "OpenAI", "GPT-4", 1_000_000, 1_000_000)
         assert (cost.prompt, cost.completion, cost.listed) == (30_000_000, 60_000_000, True)
 
     def test_an_unlisted_model_has_the_default_price_and_says_so(self) -> None:
-        cost = costs.cost_of_tokens("somebody", "new", 1000, 1000)
+        cost = costs.cost_of_tokens(costs.FIRST_PRICES, "somebody", "new", 1000, 1000)
         assert (cost.prompt, cost.completion, cost.listed) == (3_000, 15_000, False)
 
     @given(st.integers(min_value=1, max_value=10**9), st.integers(min_value=1, max_value=10**8))
@@ -68,8 +68,8 @@ class TestPrices:
         assert costs.priced(units, price) < exact + 1.001
 
     def test_a_started_second_counts(self) -> None:
-        assert costs.cost_of_sandbox(0).total == 0
-        assert costs.cost_of_sandbox(1).total == costs.cost_of_sandbox(1000).total == 28
+        totals = [costs.cost_of_sandbox(costs.FIRST_PRICES, milliseconds).total for milliseconds in (0, 1, 1000, 1001)]
+        assert totals == [0, 28, 28, 56]
 
 
 class Ledger(RuleBasedStateMachine):

@@ -185,6 +185,27 @@ def execution_finished(tx: Tx, execution: Execution) -> None:
     )
 
 
+def execution_restated(tx: Tx, execution: Execution) -> None:
+    _execution(
+        tx,
+        execution,
+        pb.ExecutionRestated(
+            execution_id=execution.id,
+            spec_id=execution.spec_id,
+            project_id=execution.project_id,
+            state=execution.state,
+        ),
+    )
+
+
+def execution_unknown(tx: Tx, execution_id: str, spec_id: str, project_id: str, organization_id: str | None) -> None:
+    tx.emit(
+        pb.ExecutionRestated(execution_id=execution_id, spec_id=spec_id, project_id=project_id, state="unknown"),
+        aggregate_id=execution_id,
+        organization_id=organization_id,
+    )
+
+
 def _ticket(tx: Tx, ticket: Ticket, message: Any) -> None:
     tx.emit(message, aggregate_id=ticket.id, version=ticket.version, organization_id=ticket.organization_id)
 

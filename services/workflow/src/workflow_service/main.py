@@ -108,7 +108,7 @@ def build(settings: Settings) -> Service:
         consumers=[
             projects_consumers.consumers(projects),
             queue_consumers.consumers(claims),
-            coordination_consumers.consumers(merges),
+            coordination_consumers.consumers(merges, coordination),
         ],
         jobs=[
             *projects_jobs.jobs(projects),

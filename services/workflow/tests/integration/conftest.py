@@ -214,7 +214,7 @@ class Flow:
         )
         return await self.rpc.FailTask(request, None)
 
-    async def deliver(self, message: Any, *, times: int = 1) -> None:
+    async def deliver(self, message: Any, *, times: int = 1, organization: str | None = None) -> None:
         """An event of another service reaches this service's consumer, as often as given, each in its transaction."""
         kind = event_type(type(message)).subject
         for group in self.running.service.consumers:
@@ -222,7 +222,7 @@ class Flow:
                 handler = source.handlers.get(kind)
                 if handler is None:
                     continue
-                event: Any = _event(message)
+                event: Any = _event(message, organization)
                 for _ in range(times):
                     async with self.db.uow() as tx:
                         await handler(tx, [event])
@@ -264,7 +264,7 @@ class Flow:
             return await connection.fetch(statement, *arguments)
 
 
-def _event(message: Any) -> Event[Any]:
+def _event(message: Any, organization: str | None) -> Event[Any]:
     options = event_type(type(message))
     headers = {
         "Nats-Msg-Id": new_id(),
@@ -273,7 +273,7 @@ def _event(message: Any) -> Event[Any]:
         "Omoios-Aggregate-Type": options.aggregate,
         "Omoios-Aggregate-Id": new_id(),
         "Omoios-Version": "1",
-    }
+    } | ({"Omoios-Organization": organization} if organization else {})
     return Event(headers, options.subject, message.SerializeToString(), message)
 
 

@@ -16,12 +16,13 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, pool
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import Connection, pool, text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 # Any constant serves, for advisory locks are per database; this one is "omoiosdb" read as a number.
 MIGRATION_LOCK = 0x6F6D6F696F736462
 LOCK_WAIT_S = 300
+LOCK_POLL_S = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +56,16 @@ def single_head(config: Config) -> str:
     return heads[0]
 
 
+async def _take(lock: AsyncConnection) -> None:
+    """Take the advisory lock by asking for it again and again.
+
+    A statement that waits keeps a snapshot, and CREATE INDEX CONCURRENTLY of the one who migrates waits for snapshots.
+    """
+    async with asyncio.timeout(LOCK_WAIT_S):
+        while not await lock.scalar(text(f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})")):
+            await asyncio.sleep(LOCK_POLL_S)
+
+
 async def upgrade(url: str, folder: Path) -> str:
     """Run every missing revision under the advisory lock; return the revision reached."""
     config = config_for(folder)
@@ -70,9 +81,9 @@ async def upgrade(url: str, folder: Path) -> str:
         command.upgrade(config, "head")
 
     try:
-        async with engine.connect() as lock, engine.connect() as connection:
-            await lock.exec_driver_sql(f"SET lock_timeout = '{LOCK_WAIT_S}s'")
-            await lock.exec_driver_sql(f"SELECT pg_advisory_lock({MIGRATION_LOCK})")
+        async with engine.connect() as opened, engine.connect() as connection:
+            lock = await opened.execution_options(isolation_level="AUTOCOMMIT")
+            await _take(lock)
             await connection.run_sync(work)
             await connection.commit()
             await lock.exec_driver_sql(f"SELECT pg_advisory_unlock({MIGRATION_LOCK})")

@@ -6,9 +6,8 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
+from billing_service.ledger.rules import UNLIMITED, Plan
 from billing_service.ledger.tables import Account
-
-UNLIMITED = -1
 
 
 def usd(micro: int) -> float:
@@ -39,17 +38,17 @@ class AccountOut(BaseModel):
     updated_at: datetime
 
     @classmethod
-    def of(cls, row: Account) -> AccountOut:
-        """From the row."""
+    def of(cls, row: Account, plan: Plan) -> AccountOut:
+        """From the row and its plan."""
         return cls(
             id=row.id,
             organization_id=row.organization_id,
             tier=row.tier,
             status=row.status,
-            free_workflows_remaining=remaining(row),
+            free_workflows_remaining=remaining(row, plan),
             free_workflows_reset_at=row.period_ends_at,
-            credit_balance=usd(credit(row)),
-            allowance_balance=usd(row.available_micro_usd - credit(row)),
+            credit_balance=usd(credit(row, plan)),
+            allowance_balance=usd(row.available_micro_usd - credit(row, plan)),
             reserved_balance=usd(row.reserved_micro_usd),
             auto_billing_enabled=row.auto_billing_enabled,
             billing_email=row.billing_email,
@@ -81,13 +80,13 @@ class CheckExecutionOut(BaseModel):
     reason: str
 
 
-def credit(row: Account) -> int:
+def credit(row: Account, plan: Plan) -> int:
     """Prepaid micro-USD: what is available beyond the monthly allowance."""
-    return max(0, row.available_micro_usd - row.included_micro_usd)
+    return max(0, row.available_micro_usd - plan.included_micro_usd)
 
 
-def remaining(row: Account) -> int:
+def remaining(row: Account, plan: Plan) -> int:
     """Executions left this month; -1 is unlimited."""
-    if row.workflows_limit == UNLIMITED:
+    if plan.workflows_limit == UNLIMITED:
         return UNLIMITED
-    return max(0, row.workflows_limit - row.workflows_used - row.workflows_reserved)
+    return max(0, plan.workflows_limit - row.workflows_used - row.workflows_reserved)

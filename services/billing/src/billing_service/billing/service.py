@@ -21,35 +21,33 @@ class BillingService:
 
     async def get_account(self, principal: Principal, organization_id: str) -> AccountOut:
         """The account; made on first sight when the organization's event has not arrived."""
-        return AccountOut.of(await self._account(principal, organization_id))
+        account, plan = await self._ledger.visible_account(principal, organization_id)
+        return AccountOut.of(account, plan)
 
     async def usage_summary(self, principal: Principal, organization_id: str) -> UsageSummaryOut:
         """What of the plan is used."""
-        account = await self._account(principal, organization_id)
-        check = _check(account)
+        account, plan = await self._ledger.visible_account(principal, organization_id)
+        check = _check(account, plan)
         return UsageSummaryOut(
             subscription_tier=account.tier,
             workflows_used=account.workflows_used,
             workflows_reserved=account.workflows_reserved,
-            workflows_limit=account.workflows_limit,
-            free_workflows_remaining=schemas.remaining(account),
-            credit_balance=schemas.usd(schemas.credit(account)),
+            workflows_limit=plan.workflows_limit,
+            free_workflows_remaining=schemas.remaining(account, plan),
+            credit_balance=schemas.usd(schemas.credit(account, plan)),
             can_execute=check.can_execute,
             reason=check.reason,
         )
 
     async def check_execution(self, principal: Principal, organization_id: str) -> CheckExecutionOut:
         """Whether an execution may start now."""
-        return _check(await self._account(principal, organization_id))
-
-    async def _account(self, principal: Principal, organization_id: str) -> Account:
-        return await self._ledger.visible_account(principal, organization_id)
+        return _check(*await self._ledger.visible_account(principal, organization_id))
 
 
-def _check(account: Account) -> CheckExecutionOut:
-    stop = ledger_rules.refusal(standing_of(account), 0)
+def _check(account: Account, plan: ledger_rules.Plan) -> CheckExecutionOut:
+    stop = ledger_rules.refusal(standing_of(account, plan), 0)
     if stop is not None:
         return CheckExecutionOut(can_execute=False, reason=_REFUSALS[stop[0]])
-    if account.workflows_limit == ledger_rules.UNLIMITED:
+    if plan.workflows_limit == ledger_rules.UNLIMITED:
         return CheckExecutionOut(can_execute=True, reason="enterprise_unlimited")
     return CheckExecutionOut(can_execute=True, reason="free_tier" if account.tier == "free" else "subscription_quota")

@@ -30,13 +30,13 @@ def router(costs: CostService) -> APIRouter:
 
     @routes.get("/costs/summary", responses=problems(errors.SCOPE_ID_NEEDED))
     async def get_summary(user: CurrentUser, scope_type: Scope, scope_id: Id | None = None) -> CostSummaryOut:
-        """What a scope cost, and on what."""
+        """What a scope cost, and on what. The scope `global` is a super admin's."""
         return await costs.summary(user, scope_type, scope_id)
 
     @routes.post("/costs/forecast")
     async def forecast(body: Forecast, user: CurrentUser) -> ForecastOut:
         """What so many tasks will probably cost."""
-        return costs.forecast(body)
+        return await costs.forecast(body)
 
     @routes.get("/billing/account/{organization_id}/costs", responses=problems(errors.ACCOUNT_NOT_FOUND))
     async def list_account_costs(organization_id: UUID, user: CurrentUser, limit: Limit = 100) -> list[CostRecordOut]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 MILLION = 1_000_000
-PRICE_VERSION = 1
 SANDBOX_SECONDS = "sandbox_seconds"
 MODEL_TOKENS = "model_tokens"
 DEFAULT_TOKENS_PER_TASK = 5000
@@ -21,10 +20,18 @@ class Price:
 
     prompt: int
     completion: int
+    version: int = 1
 
 
-# The contract's table (USD per token × 10^12); the last one is for whatever is not listed.
-PRICES: Mapping[tuple[str, str], Price] = {
+PriceList = Mapping[tuple[str, str], Price]
+"""(provider, model) in small letters → its newest price; under `UNLISTED` what everything else costs."""
+
+SANDBOX = ("omoios", "sandbox")
+UNLISTED = ("*", "*")
+MAX_PRICE = 10**12
+
+# Version 1, as in the contract's table (USD per token × 10^12); an operator adds later versions.
+FIRST_PRICES: PriceList = {
     ("openai", "gpt-4-turbo"): Price(10_000_000, 30_000_000),
     ("openai", "gpt-4"): Price(30_000_000, 60_000_000),
     ("openai", "gpt-3.5-turbo"): Price(500_000, 1_500_000),
@@ -36,18 +43,19 @@ PRICES: Mapping[tuple[str, str], Price] = {
     ("anthropic", "claude-haiku"): Price(250_000, 1_250_000),
     ("openhands", "claude-sonnet-4-5-20250929"): Price(3_000_000, 15_000_000),
     # 10 USD for a hundred hours of a sandbox, rounded.
-    ("omoios", "sandbox"): Price(28_000_000, 0),
+    SANDBOX: Price(28_000_000, 0),
+    UNLISTED: Price(3_000_000, 15_000_000),
 }
-DEFAULT_PRICE = Price(3_000_000, 15_000_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a usage costs, micro-USD. `listed` is false where the default price had to serve."""
+    """What a usage costs, micro-USD, by which version of the price. `listed`: false where `UNLISTED` had to serve."""
 
     prompt: int
     completion: int
     listed: bool
+    version: int
 
     @property
     def total(self) -> int:
@@ -60,23 +68,24 @@ def priced(units: int, per_million: int) -> int:
     return -(-units * per_million // MILLION)
 
 
-def cost_of_tokens(provider: str, model: str, prompt: int, completion: int) -> Cost:
+def cost_of_tokens(prices: PriceList, provider: str, model: str, prompt: int, completion: int) -> Cost:
     """The cost of tokens of a model."""
-    price = PRICES.get((provider.lower(), model.lower()))
-    chosen = price or DEFAULT_PRICE
-    return Cost(priced(prompt, chosen.prompt), priced(completion, chosen.completion), price is not None)
+    price = prices.get((provider.lower(), model.lower()))
+    chosen = price or prices[UNLISTED]
+    return Cost(priced(prompt, chosen.prompt), priced(completion, chosen.completion), price is not None, chosen.version)
 
 
-def cost_of_sandbox(milliseconds: int) -> Cost:
+def cost_of_sandbox(prices: PriceList, milliseconds: int) -> Cost:
     """The cost of a sandbox's time, by started second."""
     seconds = -(-milliseconds // 1000)
-    return Cost(priced(seconds, PRICES["omoios", "sandbox"].prompt), 0, True)
+    price = prices[SANDBOX]
+    return Cost(priced(seconds, price.prompt), 0, True, price.version)
 
 
-def forecast(tasks: int, tokens_per_task: int, provider: str, model: str) -> tuple[int, int]:
+def forecast(prices: PriceList, tasks: int, tokens_per_task: int, provider: str, model: str) -> tuple[int, int]:
     """(micro-USD, tokens) that so many tasks will take: half of the tokens prompt, half completion, plus a buffer."""
     half = tokens_per_task // 2
-    each = cost_of_tokens(provider, model, half, half).total
+    each = cost_of_tokens(prices, provider, model, half, half).total
     return each * tasks * BUFFER_PERCENT // 100, tokens_per_task * tasks
 
 

@@ -9,11 +9,13 @@ from typing import Any
 from billing_service import events
 from billing_service.costs import rules, store
 from billing_service.costs.schemas import CostRecordOut, CostShare, CostSummaryOut, Forecast, ForecastOut
-from billing_service.errors import SCOPE_ID_NEEDED
+from billing_service.costs.tables import PriceVersion
+from billing_service.errors import PRICE_CHANGED_MEANWHILE, SCOPE_ID_NEEDED
 from billing_service.ledger.service import LedgerService
 from omoios.agents.events.v1 import events_pb2 as agents_events
 from servicekit.auth import Principal
 from servicekit.db import Database, Tx
+from servicekit.errors import invalid
 from servicekit.events import Permanent
 from servicekit.ids import new_id
 
@@ -25,10 +27,35 @@ class CostService:
         self._db = db
         self._ledger = ledger
 
+    async def seed(self) -> None:
+        """Inserts the first prices; safe to run by every instance at every start."""
+        async with self._db.uow() as tx:
+            await store.seed_prices(tx, rules.FIRST_PRICES)
+
+    async def prices(self) -> list[PriceVersion]:
+        """The newest price of everything that has one."""
+        async with self._db.reader() as tx:
+            return list(await store.prices(tx))
+
+    async def change_price(self, provider: str, model: str, prompt: int, completion: int) -> PriceVersion:
+        """The next version of a price, for every cost from now on. Micro-USD per million units.
+
+        Raises `billing.price_changed_meanwhile`.
+        """
+        for field, value in (("prompt", prompt), ("completion", completion)):
+            if not 0 <= value <= rules.MAX_PRICE:
+                raise invalid(field, f"must be 0 to {rules.MAX_PRICE}", value)
+        async with self._db.uow() as tx:
+            price = await store.add_price(tx, provider.lower(), model.lower(), prompt, completion)
+        if price is None:
+            raise PRICE_CHANGED_MEANWHILE()
+        return price
+
     async def record(self, tx: Tx, organization_id: str, entries: Sequence[agents_events.UsageEntry]) -> None:
         """Prices usage and charges it, each usage once."""
         account = await self._ledger.open_account(tx, organization_id, "")
-        records = await store.add(tx, [_row(organization_id, entry) for entry in entries])
+        prices = _price_list(await store.prices(tx))
+        records = await store.add(tx, [_row(prices, organization_id, entry) for entry in entries])
         for record in records:
             account = await self._ledger.charge(
                 tx, account, record.execution_id, record.total_micro_usd, record.usage_id
@@ -46,7 +73,9 @@ class CostService:
         return [CostRecordOut.of(row) for row in rows]
 
     async def summary(self, principal: Principal, scope: str, scope_id: str | None) -> CostSummaryOut:
-        """What a scope cost in the caller's organizations; `global` over all of the platform is a super admin's."""
+        """What a scope cost in the caller's organizations; `global`, the whole platform, is a super admin's."""
+        if scope == "global":
+            principal.require_super_admin()
         if scope != "global" and not scope_id:
             raise SCOPE_ID_NEEDED()
         async with self._db.reader() as tx:
@@ -62,7 +91,7 @@ class CostService:
 
     async def account_records(self, principal: Principal, organization_id: str, limit: int) -> list[CostRecordOut]:
         """The newest records of an organization."""
-        account = await self._ledger.visible_account(principal, organization_id)
+        account, _ = await self._ledger.visible_account(principal, organization_id)
         async with self._db.reader() as tx:
             rows = await store.page(tx, [organization_id], None, None, limit)
         return [CostRecordOut.of(row, account.id) for row in rows]
@@ -73,10 +102,12 @@ class CostService:
             rows = await store.totals(tx, organization_ids, since)
         return {row.organization_id: (int(row.micro_usd), row.records) for row in rows}
 
-    def forecast(self, body: Forecast) -> ForecastOut:
+    async def forecast(self, body: Forecast) -> ForecastOut:
         """What so many tasks will probably cost."""
+        async with self._db.reader() as tx:
+            prices = _price_list(await store.prices(tx))
         tokens_each = rules.DEFAULT_TOKENS_PER_TASK if body.avg_tokens_per_task is None else body.avg_tokens_per_task
-        micro, tokens = rules.forecast(body.pending_task_count, tokens_each, body.provider, body.model)
+        micro, tokens = rules.forecast(prices, body.pending_task_count, tokens_each, body.provider, body.model)
         return ForecastOut(
             task_count=body.pending_task_count,
             estimated_cost=rules.usd(micro),
@@ -110,14 +141,18 @@ def _summary(scope: str, scope_id: str | None, rows: Sequence[Any]) -> CostSumma
     )
 
 
-def _row(organization_id: str, entry: agents_events.UsageEntry) -> dict[str, Any]:
+def _price_list(rows: Sequence[PriceVersion]) -> rules.PriceList:
+    return {(row.provider, row.model): rules.Price(row.prompt, row.completion, row.version) for row in rows}
+
+
+def _row(prices: rules.PriceList, organization_id: str, entry: agents_events.UsageEntry) -> dict[str, Any]:
     if entry.kind == rules.SANDBOX_SECONDS:
-        cost = rules.cost_of_sandbox(max(0, entry.sandbox_milliseconds))
-        provider, model = "omoios", "sandbox"
+        cost = rules.cost_of_sandbox(prices, max(0, entry.sandbox_milliseconds))
+        provider, model = rules.SANDBOX
     elif entry.kind == rules.MODEL_TOKENS:
         # Cached tokens are counted as prompt tokens: nobody is charged less than the provider may charge.
         prompt = entry.input_tokens + entry.cache_read_tokens + entry.cache_write_tokens
-        cost = rules.cost_of_tokens(entry.provider, entry.model, max(0, prompt), max(0, entry.output_tokens))
+        cost = rules.cost_of_tokens(prices, entry.provider, entry.model, max(0, prompt), max(0, entry.output_tokens))
         provider, model = entry.provider, entry.model
     else:
         raise Permanent(f"usage {entry.usage_id} is of the unknown kind {entry.kind!r}")
@@ -142,5 +177,5 @@ def _row(organization_id: str, entry: agents_events.UsageEntry) -> dict[str, Any
         "completion_micro_usd": cost.completion,
         "total_micro_usd": cost.total,
         "listed": cost.listed,
-        "price_version": rules.PRICE_VERSION,
+        "price_version": cost.version,
     }

@@ -7,9 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, func, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from billing_service.costs.tables import CostRecord
+from billing_service.costs import rules
+from billing_service.costs.tables import CostRecord, PriceVersion
 from servicekit.db import Tx
 
 _SCOPES = {
@@ -21,6 +23,47 @@ _SCOPES = {
     "spec": CostRecord.spec_id,
     "billing_account": CostRecord.organization_id,
 }
+
+
+async def seed_prices(tx: Tx, prices: rules.PriceList) -> None:
+    """Inserts the prices that are not there."""
+    rows = [
+        {
+            "provider": provider,
+            "model": model,
+            "version": price.version,
+            "prompt": price.prompt,
+            "completion": price.completion,
+        }
+        for (provider, model), price in prices.items()
+    ]
+    await tx.session.execute(upsert(PriceVersion).values(rows).on_conflict_do_nothing())
+
+
+async def prices(tx: Tx) -> Sequence[PriceVersion]:
+    """The newest price of each model."""
+    query = (
+        select(PriceVersion)
+        .ext(distinct_on(PriceVersion.provider, PriceVersion.model))
+        .order_by(PriceVersion.provider, PriceVersion.model, PriceVersion.version.desc())
+    )
+    return (await tx.session.execute(query)).scalars().all()
+
+
+async def add_price(tx: Tx, provider: str, model: str, prompt: int, completion: int) -> PriceVersion | None:
+    """Inserts the next version of a price; None when another one was inserted at the same time."""
+    last = select(func.coalesce(func.max(PriceVersion.version), 0)).where(
+        PriceVersion.provider == provider, PriceVersion.model == model
+    )
+    statement = (
+        upsert(PriceVersion)
+        .values(
+            provider=provider, model=model, version=last.scalar_subquery() + 1, prompt=prompt, completion=completion
+        )
+        .on_conflict_do_nothing()
+        .returning(PriceVersion)
+    )
+    return (await tx.session.execute(statement)).scalar_one_or_none()
 
 
 async def add(tx: Tx, rows: Sequence[dict[str, Any]]) -> Sequence[CostRecord]:

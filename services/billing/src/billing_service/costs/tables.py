@@ -10,6 +10,22 @@ from sqlalchemy.orm import Mapped, mapped_column
 from servicekit.db import Base
 
 
+class PriceVersion(Base):
+    """What a model or the time of sandboxes costs from one version on: the highest version is the price.
+
+    Micro-USD per million units. Rows are never changed, so that a cost can be explained by its `price_version`.
+    """
+
+    __tablename__ = "prices"
+
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    prompt: Mapped[int] = mapped_column(BigInteger)
+    completion: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class CostRecord(Base):
     """One usage and what it costs; `listed` false: no price was listed and the default served."""
 

@@ -29,11 +29,16 @@ def consumers(ledger: LedgerService) -> Consumers:
     async def execution_finished(tx: Tx, event: Event[workflow_events.ExecutionFinished]) -> None:
         await ledger.finish(tx, _execution(event.organization_id, event.body), event.body.outcome)
 
+    @c.on(workflow_events.ExecutionRestated)
+    async def execution_restated(tx: Tx, event: Event[workflow_events.ExecutionRestated]) -> None:
+        await ledger.restated(tx, _execution(event.organization_id, event.body), event.body.state)
+
     return c
 
 
 def _execution(
-    organization_id: str | None, body: workflow_events.ExecutionStarted | workflow_events.ExecutionFinished
+    organization_id: str | None,
+    body: workflow_events.ExecutionStarted | workflow_events.ExecutionFinished | workflow_events.ExecutionRestated,
 ) -> Execution:
     if not organization_id:
         raise Permanent("an execution without an organization cannot be counted")

@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 UNLIMITED = -1
+UNLIMITED_COLUMNS = frozenset({"workflows_limit", "agents_limit", "storage_limit_gb"})
+"""Columns of a plan in which -1 means: no limit."""
+MAX_VALUE = 2_000_000_000
 
 HELD = "held"
 CONFIRMED = "confirmed"
 SETTLED = "settled"
 RELEASED = "released"
 EXPIRED = "expired"
+GOES_ON = frozenset({"running", "paused"})
+"""States of an execution that has not ended."""
 OPEN = frozenset({HELD, CONFIRMED})
 
 # Accounts of an organization's ledger. `granted` is where allowances come from, so it only falls.
@@ -46,6 +51,15 @@ TIERS = (
     Tier("enterprise", 0, UNLIMITED, UNLIMITED, UNLIMITED, 1_000_000_000),
     Tier("lifetime", 499_000_000, 50, 5, 50, 25_000_000),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an account may use in a calendar month; -1 is unlimited."""
+
+    workflows_limit: int
+    agents_limit: int
+    included_micro_usd: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from billing_service import events
 from billing_service.clients import IdentityClient
-from billing_service.errors import ACCOUNT_NOT_FOUND, EXECUTION_IS_ANOTHER, LIMIT_REACHED
+from billing_service.errors import ACCOUNT_NOT_FOUND, EXECUTION_IS_ANOTHER, LIMIT_REACHED, PLAN_NOT_FOUND
 from billing_service.ledger import rules, store
-from billing_service.ledger.tables import Account, Reservation
+from billing_service.ledger.tables import Account, PlanTier, Reservation
 from billing_service.settings import Settings
 from servicekit.auth import Principal
 from servicekit.clock import utc_now
@@ -36,6 +36,18 @@ class Execution:
     project_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an organization may use and has used in this month; a limit of -1 is none."""
+
+    organization_id: str
+    tier: str
+    agents_limit: int
+    workflows_limit: int
+    workflows_used: int
+    available_micro_usd: int
+
+
 class LedgerService:
     """Use cases of accounts and reservations."""
 
@@ -53,23 +65,19 @@ class LedgerService:
 
     async def open_account(self, tx: Tx, organization_id: str, billing_email: str) -> Account:
         """The account of an organization, made on the free tier with its first allowance when there is none."""
-        tier = await store.find_tier(tx, "free")
-        factor = self._settings.limit_factor
         account = await store.add_account(
             tx,
             id=new_id(),
             organization_id=organization_id,
             billing_email=billing_email or None,
-            workflows_limit=rules.scaled(tier.workflows_limit, factor),
-            agents_limit=rules.scaled(tier.agents_limit, factor),
-            included_micro_usd=tier.included_micro_usd * factor,
             period_ends_at=rules.next_month(utc_now()),
         )
         if account is None:
             known = await store.find_account(tx, organization_id, lock=True)
             assert known is not None
             return known
-        account = await store.post(tx, account, rules.grant(account.included_micro_usd), "allowance", account.id)
+        included = (await self.plan(tx, account)).included_micro_usd
+        account = await store.post(tx, account, rules.grant(included), "allowance", account.id)
         events.account_created(tx, account)
         return account
 
@@ -97,17 +105,59 @@ class LedgerService:
             raise ACCOUNT_NOT_FOUND()
         return await self._in_this_month(tx, account)
 
-    async def visible_account(self, principal: Principal, organization_id: str) -> Account:
-        """The account, for whom may see it; made on first sight when the organization's event has not arrived."""
+    async def visible_account(self, principal: Principal, organization_id: str) -> tuple[Account, rules.Plan]:
+        """Account and plan, for whom may see it; made on first sight when the organization's event has not arrived."""
         principal.require("billing:read", organization_id, ACCOUNT_NOT_FOUND)
         await self.ensure_account(organization_id)
         async with self._db.uow() as tx:
-            return await self.account(tx, organization_id)
+            account = await self.account(tx, organization_id)
+            return account, await self.plan(tx, account)
 
-    async def accounts(self, organization_ids: Sequence[str]) -> list[Account]:
-        """The accounts of the organizations that have one."""
+    async def limits(self, organization_ids: Sequence[str]) -> list[Limits]:
+        """What the organizations that have an account may use."""
         async with self._db.reader() as tx:
-            return list(await store.find_accounts(tx, organization_ids))
+            plans = {tier.tier: self._plan(tier) for tier in await store.tiers(tx)}
+            accounts = await store.find_accounts(tx, organization_ids)
+        return [
+            Limits(
+                account.organization_id,
+                account.tier,
+                plans[account.tier].agents_limit,
+                plans[account.tier].workflows_limit,
+                account.workflows_used,
+                account.available_micro_usd,
+            )
+            for account in accounts
+        ]
+
+    async def plan(self, tx: Tx, account: Account) -> rules.Plan:
+        """What the account may use: its tier's row as it is now."""
+        return self._plan(await store.find_tier(tx, account.tier))
+
+    def _plan(self, tier: PlanTier) -> rules.Plan:
+        factor = self._settings.limit_factor if tier.tier == "free" else 1
+        return rules.Plan(
+            rules.scaled(tier.workflows_limit, factor),
+            rules.scaled(tier.agents_limit, factor),
+            tier.included_micro_usd * factor,
+        )
+
+    async def tiers(self) -> list[PlanTier]:
+        """The plans, the cheapest first."""
+        async with self._db.reader() as tx:
+            return list(await store.tiers(tx))
+
+    async def change_tier(self, name: str, changes: Mapping[str, int]) -> PlanTier:
+        """Changes a plan for all of its accounts at once; its version counts up. Raises `billing.plan_not_found`."""
+        for column, value in changes.items():
+            lowest = rules.UNLIMITED if column in rules.UNLIMITED_COLUMNS else 0
+            if not lowest <= value <= rules.MAX_VALUE:
+                raise invalid(column, f"must be {lowest} to {rules.MAX_VALUE}", value)
+        async with self._db.uow() as tx:
+            tier = await store.change_tier(tx, name, changes)
+        if tier is None:
+            raise PLAN_NOT_FOUND()
+        return tier
 
     async def _in_this_month(self, tx: Tx, account: Account) -> Account:
         """Starts the month anew when the last one is over: slots free, allowance filled up to what is included."""
@@ -115,7 +165,8 @@ class LedgerService:
         if now < account.period_ends_at:
             return account
         account = await store.change_account(tx, account, workflows_used=0, period_ends_at=rules.next_month(now))
-        missing = max(0, account.included_micro_usd - account.available_micro_usd)
+        included = (await self.plan(tx, account)).included_micro_usd
+        missing = max(0, included - account.available_micro_usd)
         return await store.post(tx, account, rules.grant(missing), "allowance", account.id)
 
     # Reservations
@@ -140,7 +191,7 @@ class LedgerService:
             if reservation is not None and reservation.organization_id != organization_id:
                 raise EXECUTION_IS_ANOTHER()
             if reservation is None or reservation.state == rules.EXPIRED:
-                stop = rules.refusal(standing_of(account), budget_micro_usd)
+                stop = rules.refusal(await self._standing(tx, account), budget_micro_usd)
                 if stop is not None:
                     limit, detail = stop
                     events.limit_reached(tx, account, limit, execution_id, detail)
@@ -174,7 +225,7 @@ class LedgerService:
         """The execution has begun. One that expired or is not known is taken now, over the limit if need be."""
         account, reservation = await self._known(tx, execution)
         if reservation.state == rules.HELD:
-            reservation = await store.change_reservation(tx, reservation, state=rules.CONFIRMED)
+            reservation = await store.change_reservation(tx, reservation, state=rules.CONFIRMED, checked_at=utc_now())
         elif reservation.state == rules.EXPIRED:
             reservation = await self._take_again(tx, account, reservation, rules.CONFIRMED)
         else:
@@ -198,6 +249,15 @@ class LedgerService:
         else:
             events.reservation_released(tx, reservation, outcome)
 
+    async def restated(self, tx: Tx, execution: Execution, state: str) -> None:
+        """How a reservation's execution stands, after it was asked: one that ended or is unknown gives its slot back."""
+        reservation = await store.find_reservation(tx, execution.id)
+        # Restated is not begun: what nobody reserved here stays uncounted until its own events come.
+        if reservation is None or reservation.state not in rules.OPEN or state in rules.GOES_ON:
+            return
+        _log.warning("reservation_end_was_lost", execution=execution.id, state=state)
+        await self.finish(tx, execution, state)
+
     async def expire_due(self) -> int:
         """Releases reservations that were never confirmed; returns how many. A job of one instance."""
         async with self._db.reader() as tx:
@@ -214,6 +274,17 @@ class LedgerService:
                 events.reservation_released(tx, reservation, "expired")
                 done += 1
         return done
+
+    async def ask_after(self) -> int:
+        """Asks what became of confirmed executions without news for long; returns how many. A job of one instance.
+
+        The event is answered by whoever runs executions; a lost end is found this way, however it was lost.
+        """
+        async with self._db.uow() as tx:
+            unchecked = await store.take_unchecked(tx, self._settings.reconcile_after_s, SWEEP_BATCH)
+            for reservation in unchecked:
+                events.reservation_unsettled(tx, reservation)
+        return len(unchecked)
 
     async def charge(self, tx: Tx, account: Account, execution_id: str | None, amount: int, reference: str) -> Account:
         """A cost: counted on the open reservation of its execution, else taken from what is available."""
@@ -261,11 +332,14 @@ class LedgerService:
             spec_id=execution.spec_id,
             project_id=execution.project_id,
             reserved_micro_usd=0,
-            overdrawn=rules.refusal(standing_of(account), 0) is not None,
+            overdrawn=rules.refusal(await self._standing(tx, account), 0) is not None,
         )
         await self._take(tx, account, reservation)
         events.reservation_held(tx, reservation)
         return await self.account(tx, execution.organization_id), reservation
+
+    async def _standing(self, tx: Tx, account: Account) -> rules.Standing:
+        return standing_of(account, await self.plan(tx, account))
 
     async def _take(self, tx: Tx, account: Account, reservation: Reservation) -> None:
         account = await store.change_account(tx, account, workflows_reserved_by=1)
@@ -274,7 +348,7 @@ class LedgerService:
     async def _take_again(
         self, tx: Tx, account: Account, reservation: Reservation, state: str, ttl_s: int = 0
     ) -> Reservation:
-        overdrawn = rules.refusal(standing_of(account), reservation.reserved_micro_usd) is not None
+        overdrawn = rules.refusal(await self._standing(tx, account), reservation.reserved_micro_usd) is not None
         await self._take(tx, account, reservation)
         return await store.renew_reservation(tx, reservation, _ttl(ttl_s), state=state, overdrawn=overdrawn)
 
@@ -295,11 +369,11 @@ def _ttl(wanted_s: int) -> int:
     return min(wanted_s or DEFAULT_TTL_S, MAX_TTL_S)
 
 
-def standing_of(account: Account) -> rules.Standing:
+def standing_of(account: Account, plan: rules.Plan) -> rules.Standing:
     """Where an account stands, for the rules."""
     return rules.Standing(
         suspended=account.status == "suspended",
-        workflows_limit=account.workflows_limit,
+        workflows_limit=plan.workflows_limit,
         workflows_used=account.workflows_used,
         workflows_reserved=account.workflows_reserved,
         available_micro_usd=account.available_micro_usd,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -36,9 +36,28 @@ async def seed_tiers(tx: Tx) -> None:
     )
 
 
+async def tiers(tx: Tx) -> Sequence[PlanTier]:
+    """All tiers, the cheapest first."""
+    return (
+        (await tx.session.execute(select(PlanTier).order_by(PlanTier.price_micro_usd, PlanTier.tier))).scalars().all()
+    )
+
+
 async def find_tier(tx: Tx, name: str) -> PlanTier:
     """A tier that exists."""
     return (await tx.session.execute(select(PlanTier).where(PlanTier.tier == name))).scalar_one()
+
+
+async def change_tier(tx: Tx, name: str, changes: Mapping[str, int]) -> PlanTier | None:
+    """Sets columns of a tier as its next version; None when there is no such tier."""
+    statement = (
+        update(PlanTier)
+        .where(PlanTier.tier == name)
+        .values(version=PlanTier.version + 1, **changes)
+        .returning(PlanTier)
+        .execution_options(populate_existing=True)
+    )
+    return (await tx.session.execute(statement)).scalar_one_or_none()
 
 
 async def add_account(tx: Tx, **values: Any) -> Account | None:
@@ -105,6 +124,25 @@ async def list_expired(tx: Tx, limit: int) -> Sequence[str]:
         .limit(limit)
     )
     return (await tx.session.execute(query)).scalars().all()
+
+
+async def take_unchecked(tx: Tx, age_s: float, limit: int) -> Sequence[Reservation]:
+    """Confirmed reservations without news for that long, noted as asked after now."""
+    before = func.clock_timestamp() - timedelta(seconds=age_s)
+    old = (
+        select(Reservation.id)
+        .where(Reservation.state == rules.CONFIRMED, Reservation.checked_at <= before)
+        .order_by(Reservation.checked_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    statement = (
+        update(Reservation)
+        .where(Reservation.id.in_(old))
+        .values(checked_at=func.clock_timestamp())
+        .returning(Reservation)
+    )
+    return (await tx.session.execute(statement)).scalars().all()
 
 
 async def change_reservation(tx: Tx, reservation: Reservation, *, ended: bool = False, **values: Any) -> Reservation:

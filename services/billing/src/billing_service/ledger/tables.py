@@ -11,7 +11,7 @@ from servicekit.db import Base
 
 
 class PlanTier(Base):
-    """What a plan costs and allows; the one place for it, seeded once and then the operator's."""
+    """What a plan costs and allows; the one place for it, seeded once and then the operator's. `version`: of the row."""
 
     __tablename__ = "plan_tiers"
 
@@ -21,6 +21,7 @@ class PlanTier(Base):
     agents_limit: Mapped[int]
     storage_limit_gb: Mapped[int]
     included_micro_usd: Mapped[int] = mapped_column(BigInteger)
+    version: Mapped[int] = mapped_column(server_default=text("1"))
 
 
 class Account(Base):
@@ -37,9 +38,10 @@ class Account(Base):
     tier: Mapped[str] = mapped_column(ForeignKey("plan_tiers.tier"), server_default=text("'free'"))
     status: Mapped[str] = mapped_column(server_default=text("'pending'"))
     billing_email: Mapped[str | None]
-    workflows_limit: Mapped[int]
-    agents_limit: Mapped[int]
-    included_micro_usd: Mapped[int] = mapped_column(BigInteger)
+    # Only the release before revision 0002 reads these three, while it is replaced; the next revision drops them.
+    workflows_limit: Mapped[int] = mapped_column(server_default=text("5"))
+    agents_limit: Mapped[int] = mapped_column(server_default=text("1"))
+    included_micro_usd: Mapped[int] = mapped_column(BigInteger, server_default=text("5000000"))
     workflows_used: Mapped[int] = mapped_column(server_default=text("0"))
     workflows_reserved: Mapped[int] = mapped_column(server_default=text("0"))
     period_ends_at: Mapped[datetime]
@@ -62,6 +64,7 @@ class Reservation(Base):
         Index("uq_reservations_execution", "execution_id", unique=True),
         Index("ix_reservations_expires_at", "expires_at", postgresql_where=text("state = 'held'")),
         Index("ix_reservations_organization", "organization_id", "created_at"),
+        Index("ix_reservations_checked_at", "checked_at", postgresql_where=text("state = 'confirmed'")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -74,6 +77,8 @@ class Reservation(Base):
     spent_micro_usd: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     overdrawn: Mapped[bool] = mapped_column(server_default=text("false"))
     expires_at: Mapped[datetime]
+    checked_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When it was last known or asked whether the execution goes on."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
 

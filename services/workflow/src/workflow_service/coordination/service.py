@@ -165,14 +165,29 @@ class CoordinationService:
         events.execution_finished(tx, execution)
         await self._tell(tx, execution, found)
 
+    async def restate(
+        self, tx: Tx, execution_id: str, spec_id: str, project_id: str, organization_id: str | None
+    ) -> None:
+        """Tell how an execution stands, for somebody who missed its end."""
+        execution = await store.get(tx, execution_id)
+        if execution is None:
+            events.execution_unknown(tx, execution_id, spec_id, project_id, organization_id)
+        elif execution.organization_id == organization_id:
+            events.execution_restated(tx, execution)
+
     async def sweep(self) -> int:
         """Finish executions and queue merges where the transaction that should have done so did not."""
-        async with self._db.reader() as tx:
-            open_now = await store.open_executions(tx, "", SWEEP_BATCH)
-        for execution_id in open_now:
-            async with self._db.uow() as tx:
-                await self._go_on(tx, execution_id)
-        return len(open_now)
+        after, done = "", 0
+        while True:
+            async with self._db.reader() as tx:
+                open_now = await store.open_executions(tx, after, SWEEP_BATCH)
+            for execution_id in open_now:
+                async with self._db.uow() as tx:
+                    await self._go_on(tx, execution_id)
+            done += len(open_now)
+            if len(open_now) < SWEEP_BATCH:
+                return done
+            after = open_now[-1]
 
     async def _locked(self, tx: Tx, execution_id: str) -> Execution | None:
         await self._tasks.lock_execution(tx, execution_id)

@@ -102,6 +102,36 @@ class ReservationConfirmed(_message.Message):
 Global___ReservationConfirmed: _TypeAlias = ReservationConfirmed  # noqa: Y015
 
 @_typing.final
+class ReservationUnsettled(_message.Message):
+    """Confirmed long ago, without an end so far: whoever runs executions answers with workflow.execution.restated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    SPEC_ID_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    execution_id: _builtins.str
+    spec_id: _builtins.str
+    project_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+        execution_id: _builtins.str = ...,
+        spec_id: _builtins.str = ...,
+        project_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "project_id", b"project_id", "reservation_id", b"reservation_id", "spec_id", b"spec_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReservationUnsettled: _TypeAlias = ReservationUnsettled  # noqa: Y015
+
+@_typing.final
 class ReservationSettled(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -144,7 +174,7 @@ class ReservationReleased(_message.Message):
     execution_id: _builtins.str
     project_id: _builtins.str
     reason: _builtins.str
-    """cancelled, expired or failed."""
+    """cancelled, expired, failed or unknown."""
     def __init__(
         self,
         *,

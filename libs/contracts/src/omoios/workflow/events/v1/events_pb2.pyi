@@ -299,6 +299,37 @@ class ExecutionFinished(_message.Message):
 Global___ExecutionFinished: _TypeAlias = ExecutionFinished  # noqa: Y015
 
 @_typing.final
+class ExecutionRestated(_message.Message):
+    """How an execution stands, told again because somebody asked; nothing changed by it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    SPEC_ID_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    execution_id: _builtins.str
+    spec_id: _builtins.str
+    project_id: _builtins.str
+    state: _builtins.str
+    """running, paused, completed, failed, cancelled; unknown where there is no such execution."""
+    def __init__(
+        self,
+        *,
+        execution_id: _builtins.str = ...,
+        spec_id: _builtins.str = ...,
+        project_id: _builtins.str = ...,
+        state: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "project_id", b"project_id", "spec_id", b"spec_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionRestated: _TypeAlias = ExecutionRestated  # noqa: Y015
+
+@_typing.final
 class TicketCreated(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

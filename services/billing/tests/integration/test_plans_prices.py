@@ -1,0 +1,95 @@
+"""What an operator changes: prices and plans, by the command line, for all accounts at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from billing_service import admin
+from omoios.billing.v1 import billing_pb2 as pb
+
+from .conftest import Billing, usage
+
+Operator = Callable[..., "asyncio.Future[tuple[int, str, str]]"]
+
+
+@pytest.fixture
+def operator(billing: Billing, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Operator:
+    """Runs a command as a process of its own would; answers exit code, output and errors."""
+    monkeypatch.setenv("OMOIOS_DATABASE_URL", billing.running.service.settings.database_url)
+
+    async def run(*arguments: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(admin.main, list(arguments))
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run  # type: ignore[return-value]
+
+
+async def costs(billing: Billing) -> list[tuple[str, int, int]]:
+    async with billing.running.service.db.reader() as tx:
+        query = "SELECT model, total_micro_usd AS cost, price_version AS version FROM cost_records ORDER BY id"
+        rows = await (await tx.connection()).fetch(query)
+    return [(row["model"], row["cost"], row["version"]) for row in rows]
+
+
+async def test_a_new_price_counts_from_now_on_and_records_name_their_version(
+    billing: Billing, operator: Operator
+) -> None:
+    organization = billing.organization()
+    tokens = {"kind": "model_tokens", "input_tokens": 1_000_000, "output_tokens": 0}
+    haiku = {"provider": "anthropic", "model": "claude-haiku", **tokens}
+    await billing.tell(usage(**haiku), organization)
+    assert await operator("set-price", "Anthropic", "Claude-Haiku", "500000", "2000000") == (
+        0,
+        "anthropic claude-haiku version 2: 500000 2000000\n",
+        "",
+    )
+    await billing.tell(usage(**haiku), organization)
+    await billing.tell(usage(), organization)
+    assert await costs(billing) == [("claude-haiku", 250_000, 1), ("claude-haiku", 500_000, 2), ("sandbox", 280, 1)]
+    _, listed, _ = await operator("prices")
+    assert "anthropic claude-haiku version 2: 500000 2000000\n" in listed
+    assert "omoios sandbox version 1" in listed and "* * version 1" in listed
+    assert (await billing.balances(organization))["spent"] == 750_280
+
+
+async def test_seeding_again_changes_no_price(billing: Billing, operator: Operator) -> None:
+    await operator("set-price", "omoios", "sandbox", "0", "0")
+    for seed in billing.running.service.lifespans:
+        async with seed():
+            pass
+    organization = billing.organization()
+    await billing.tell(usage(), organization)
+    assert await costs(billing) == [("sandbox", 0, 2)]
+
+
+async def test_a_changed_plan_counts_at_once_for_accounts_that_exist(billing: Billing, operator: Operator) -> None:
+    organization = billing.organization()
+    for number in range(5):
+        await billing.reserve(f"exec-{number}", organization)
+    code, said, _ = await operator("set-plan", "free", "--workflows-limit", "6", "--agents-limit", "3")
+    assert (code, said.split(":")[0]) == (0, "free version 2")
+    await billing.reserve("exec-6", organization)
+    limits = (await billing.call("BatchGetLimits", pb.BatchGetLimitsRequest(organization_ids=[organization]))).limits
+    assert [(one.agents_limit, one.workflows_limit) for one in limits] == [(3, 6)]
+    headers = await billing.user(organization)
+    path = f"/api/v1/billing/account/{organization}/usage-summary"
+    assert (await billing.http.get(path, headers=headers)).json()["workflows_limit"] == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["set-plan", "ghost", "--agents-limit", "1"], "billing.plan_not_found"),
+        (["set-plan", "free", "--agents-limit", "-2"], "agents_limit"),
+        (["set-plan", "free", "--included-micro-usd", "-1"], "included_micro_usd"),
+        (["set-price", "a", "b", "-1", "0"], "prompt"),
+    ],
+)
+async def test_bad_values_are_refused(billing: Billing, operator: Operator, arguments: list[str], code: str) -> None:
+    exit_code, said, errors = await operator(*arguments)
+    assert (exit_code, said) == (1, "")
+    assert code in errors
