@@ -9,6 +9,7 @@ import sys
 from billing_service.clients import IdentityClient
 from billing_service.costs.service import CostService
 from billing_service.costs.tables import PriceVersion
+from billing_service.ledger.plans_service import PlanService
 from billing_service.ledger.service import LedgerService
 from billing_service.ledger.tables import PlanTier
 from billing_service.settings import Settings
@@ -30,8 +31,8 @@ def _plan_line(plan: PlanTier) -> str:
 
 async def _run(settings: Settings, options: argparse.Namespace) -> list[str]:
     db = Database(settings)
-    ledger = LedgerService(db, settings, IdentityClient(RpcChannels(settings)))
-    costs = CostService(db, ledger)
+    plans = PlanService(db, settings)
+    costs = CostService(db, LedgerService(db, settings, plans, IdentityClient(RpcChannels(settings))))
     await db.start()
     try:
         if options.command == "prices":
@@ -40,10 +41,10 @@ async def _run(settings: Settings, options: argparse.Namespace) -> list[str]:
             changed = await costs.change_price(options.provider, options.model, options.prompt, options.completion)
             return [_price_line(changed)]
         if options.command == "plans":
-            return [_plan_line(plan) for plan in await ledger.tiers()]
+            return [_plan_line(plan) for plan in await plans.tiers()]
         values = {name: getattr(options, name) for name in PLAN_COLUMNS}
         given = {name: value for name, value in values.items() if value is not None}
-        return [_plan_line(await ledger.change_tier(options.plan, given))]
+        return [_plan_line(await plans.change(options.plan, given))]
     finally:
         await db.close()
 

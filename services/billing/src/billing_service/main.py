@@ -14,6 +14,7 @@ from billing_service.costs import consumers as costs_consumers
 from billing_service.costs import routes as costs_routes
 from billing_service.costs.service import CostService
 from billing_service.ledger import consumers as ledger_consumers
+from billing_service.ledger.plans_service import PlanService
 from billing_service.ledger.service import LedgerService
 from billing_service.rpc import BillingServicer
 from billing_service.settings import Settings
@@ -28,13 +29,14 @@ def build(settings: Settings) -> Service:
     """The service with all its parts, not started."""
     db = Database(settings)
     channels = RpcChannels(settings)
-    ledger = LedgerService(db, settings, IdentityClient(channels))
+    plans = PlanService(db, settings)
+    ledger = LedgerService(db, settings, plans, IdentityClient(channels))
     costs = CostService(db, ledger)
     billing = BillingService(ledger)
 
     @asynccontextmanager
     async def seeds() -> AsyncIterator[None]:
-        await ledger.seed()
+        await plans.seed()
         await costs.seed()
         yield
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 from alembic import command
@@ -61,9 +62,12 @@ async def _take(lock: AsyncConnection) -> None:
 
     A statement that waits keeps a snapshot, and CREATE INDEX CONCURRENTLY of the one who migrates waits for snapshots.
     """
-    async with asyncio.timeout(LOCK_WAIT_S):
-        while not await lock.scalar(text(f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})")):
-            await asyncio.sleep(LOCK_POLL_S)
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while time.monotonic() < deadline:
+        if await lock.scalar(text(f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})")):
+            return
+        await asyncio.sleep(LOCK_POLL_S)
+    raise TimeoutError(f"another migration holds the lock for {LOCK_WAIT_S} s")
 
 
 async def upgrade(url: str, folder: Path) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from billing_service import events
 from billing_service.clients import IdentityClient
-from billing_service.errors import ACCOUNT_NOT_FOUND, EXECUTION_IS_ANOTHER, LIMIT_REACHED, PLAN_NOT_FOUND
+from billing_service.errors import ACCOUNT_NOT_FOUND, EXECUTION_IS_ANOTHER, LIMIT_REACHED
 from billing_service.ledger import rules, store
-from billing_service.ledger.tables import Account, PlanTier, Reservation
+from billing_service.ledger.plans_service import PlanService
+from billing_service.ledger.tables import Account, Reservation
 from billing_service.settings import Settings
 from servicekit.auth import Principal
 from servicekit.clock import utc_now
@@ -51,15 +52,11 @@ class Limits:
 class LedgerService:
     """Use cases of accounts and reservations."""
 
-    def __init__(self, db: Database, settings: Settings, identity: IdentityClient) -> None:
+    def __init__(self, db: Database, settings: Settings, plans: PlanService, identity: IdentityClient) -> None:
         self._db = db
         self._settings = settings
+        self._plans = plans
         self._identity = identity
-
-    async def seed(self) -> None:
-        """Inserts the plan tiers; safe to run by every instance at every start."""
-        async with self._db.uow() as tx:
-            await store.seed_tiers(tx)
 
     # Accounts
 
@@ -76,7 +73,7 @@ class LedgerService:
             known = await store.find_account(tx, organization_id, lock=True)
             assert known is not None
             return known
-        included = (await self.plan(tx, account)).included_micro_usd
+        included = (await self._plans.of(tx, account)).included_micro_usd
         account = await store.post(tx, account, rules.grant(included), "allowance", account.id)
         events.account_created(tx, account)
         return account
@@ -111,12 +108,12 @@ class LedgerService:
         await self.ensure_account(organization_id)
         async with self._db.uow() as tx:
             account = await self.account(tx, organization_id)
-            return account, await self.plan(tx, account)
+            return account, await self._plans.of(tx, account)
 
     async def limits(self, organization_ids: Sequence[str]) -> list[Limits]:
         """What the organizations that have an account may use."""
         async with self._db.reader() as tx:
-            plans = {tier.tier: self._plan(tier) for tier in await store.tiers(tx)}
+            plans = await self._plans.by_name(tx)
             accounts = await store.find_accounts(tx, organization_ids)
         return [
             Limits(
@@ -130,42 +127,13 @@ class LedgerService:
             for account in accounts
         ]
 
-    async def plan(self, tx: Tx, account: Account) -> rules.Plan:
-        """What the account may use: its tier's row as it is now."""
-        return self._plan(await store.find_tier(tx, account.tier))
-
-    def _plan(self, tier: PlanTier) -> rules.Plan:
-        factor = self._settings.limit_factor if tier.tier == "free" else 1
-        return rules.Plan(
-            rules.scaled(tier.workflows_limit, factor),
-            rules.scaled(tier.agents_limit, factor),
-            tier.included_micro_usd * factor,
-        )
-
-    async def tiers(self) -> list[PlanTier]:
-        """The plans, the cheapest first."""
-        async with self._db.reader() as tx:
-            return list(await store.tiers(tx))
-
-    async def change_tier(self, name: str, changes: Mapping[str, int]) -> PlanTier:
-        """Changes a plan for all of its accounts at once; its version counts up. Raises `billing.plan_not_found`."""
-        for column, value in changes.items():
-            lowest = rules.UNLIMITED if column in rules.UNLIMITED_COLUMNS else 0
-            if not lowest <= value <= rules.MAX_VALUE:
-                raise invalid(column, f"must be {lowest} to {rules.MAX_VALUE}", value)
-        async with self._db.uow() as tx:
-            tier = await store.change_tier(tx, name, changes)
-        if tier is None:
-            raise PLAN_NOT_FOUND()
-        return tier
-
     async def _in_this_month(self, tx: Tx, account: Account) -> Account:
         """Starts the month anew when the last one is over: slots free, allowance filled up to what is included."""
         now = utc_now()
         if now < account.period_ends_at:
             return account
         account = await store.change_account(tx, account, workflows_used=0, period_ends_at=rules.next_month(now))
-        included = (await self.plan(tx, account)).included_micro_usd
+        included = (await self._plans.of(tx, account)).included_micro_usd
         missing = max(0, included - account.available_micro_usd)
         return await store.post(tx, account, rules.grant(missing), "allowance", account.id)
 
@@ -250,7 +218,7 @@ class LedgerService:
             events.reservation_released(tx, reservation, outcome)
 
     async def restated(self, tx: Tx, execution: Execution, state: str) -> None:
-        """How a reservation's execution stands, after it was asked: one that ended or is unknown gives its slot back."""
+        """How an execution stands, after it was asked: one that ended or is unknown gives its slot back."""
         reservation = await store.find_reservation(tx, execution.id)
         # Restated is not begun: what nobody reserved here stays uncounted until its own events come.
         if reservation is None or reservation.state not in rules.OPEN or state in rules.GOES_ON:
@@ -339,7 +307,7 @@ class LedgerService:
         return await self.account(tx, execution.organization_id), reservation
 
     async def _standing(self, tx: Tx, account: Account) -> rules.Standing:
-        return standing_of(account, await self.plan(tx, account))
+        return standing_of(account, await self._plans.of(tx, account))
 
     async def _take(self, tx: Tx, account: Account, reservation: Reservation) -> None:
         account = await store.change_account(tx, account, workflows_reserved_by=1)

@@ -11,7 +11,7 @@ from servicekit.db import Base
 
 
 class PlanTier(Base):
-    """What a plan costs and allows; the one place for it, seeded once and then the operator's. `version`: of the row."""
+    """What a plan costs and allows; the one place for it, seeded once and then the operator's."""
 
     __tablename__ = "plan_tiers"
 
