@@ -19,6 +19,20 @@ ORGANIZATION_NOT_FOUND = ErrorSpec(
     "identity.organization_not_found", Kind.NOT_FOUND, "This organization does not exist."
 )
 SLUG_TAKEN = ErrorSpec("identity.slug_taken", Kind.REFUSED, "This slug is taken.")
+ORGANIZATION_IS_ACTIVE = ErrorSpec(
+    "identity.organization_is_active", Kind.CONFLICT, "This organization is not archived."
+)
+INVITATION_NOT_FOUND = ErrorSpec(
+    "identity.invitation_not_found", Kind.NOT_FOUND, "This invitation does not exist, was answered, or has run out."
+)
+INVITATION_EXISTS = ErrorSpec("identity.invitation_exists", Kind.CONFLICT, "This address is invited already.")
+INVITATION_FOR_ANOTHER = ErrorSpec(
+    "identity.invitation_for_another", Kind.FORBIDDEN, "This invitation is for another address."
+)
+TOO_MANY_INVITATIONS = ErrorSpec(
+    "identity.too_many_invitations", Kind.CONFLICT, "Too many invitations are open; revoke some."
+)
+TOO_MANY_ROLES = ErrorSpec("identity.too_many_roles", Kind.CONFLICT, "Delete a role before making another.")
 ROLE_NOT_FOUND = ErrorSpec("identity.role_not_found", Kind.NOT_FOUND, "This role does not exist.")
 ROLE_IS_SYSTEM = ErrorSpec("identity.role_is_system", Kind.REFUSED, "A system role cannot be changed.")
 ROLE_IN_USE = ErrorSpec("identity.role_in_use", Kind.CONFLICT, "Members or other roles still use this role.")

@@ -15,7 +15,10 @@ from identity_service.auth.service import AuthService
 from identity_service.credentials.rules import Envelope
 from identity_service.mail.adapters import SmtpServer
 from identity_service.mail.service import MailService
+from identity_service.organizations import invitation_routes
 from identity_service.organizations import routes as organizations_routes
+from identity_service.organizations.invitation_service import InvitationService
+from identity_service.organizations.member_service import MemberService
 from identity_service.organizations.role_service import RoleService
 from identity_service.organizations.service import OrganizationService
 from identity_service.rpc import IdentityServicer
@@ -45,6 +48,8 @@ def build(settings: Settings) -> Service:
     auth = AuthService(db, tokens, passwords, guard)
     organizations = OrganizationService(db)
     roles = RoleService(db)
+    members = MemberService(db)
+    invitations = InvitationService(db, settings, mail)
 
     @asynccontextmanager
     async def seeds() -> AsyncIterator[None]:
@@ -72,7 +77,8 @@ def build(settings: Settings) -> Service:
             tokens_routes.router(tokens),
             audit_routes.router(audit),
             auth_routes.router(auth, secure_cookies=settings.is_production),
-            organizations_routes.router(organizations, roles),
+            organizations_routes.router(organizations, members, roles),
+            invitation_routes.router(invitations),
         ],
         servicers=[
             RpcServicer(

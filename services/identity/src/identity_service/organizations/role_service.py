@@ -6,11 +6,17 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy.exc import IntegrityError
 
-from identity_service.audit import service as audit
-from identity_service.errors import ROLE_CYCLE, ROLE_IN_USE, ROLE_IS_SYSTEM, ROLE_NAME_TAKEN, ROLE_NOT_FOUND
+from identity_service.errors import (
+    ROLE_CYCLE,
+    ROLE_IN_USE,
+    ROLE_IS_SYSTEM,
+    ROLE_NAME_TAKEN,
+    ROLE_NOT_FOUND,
+    TOO_MANY_ROLES,
+)
 from identity_service.organizations import rules, store
 from identity_service.organizations.schemas import CreateRole, RoleOut, UpdateRole
-from identity_service.organizations.service import announce_member, require, require_held
+from identity_service.organizations.standing_service import Standing, announce_member, enter, note, readable
 from identity_service.organizations.tables import Organization, Role
 from servicekit.auth import Principal
 from servicekit.db import Database, Tx
@@ -26,7 +32,7 @@ class RoleService:
     async def list(self, principal: Principal, organization_id: str, *, include_system: bool) -> Sequence[RoleOut]:
         """The organization's roles, system roles first."""
         async with self._db.reader() as tx:
-            await require(tx, principal, "org:read", organization_id)
+            await readable(tx, principal, "org:read", organization_id)
             roles = await store.list_roles(tx, organization_id, include_system=include_system)
             return [RoleOut.of(role) for role in roles]
 
@@ -34,19 +40,24 @@ class RoleService:
         """A new role. Raises `identity.role_name_taken`, and `.role_exceeds_own` beyond the caller's permissions."""
         try:
             async with self._db.uow() as tx:
-                await require(tx, principal, "org:write", organization_id, lock=True)
+                standing = await enter(tx, principal, "org:write", organization_id)
+                if sum(node.is_own for node in standing.roles.values()) >= rules.MAX_ROLES:
+                    raise TOO_MANY_ROLES()
                 parent = str(body.inherits_from) if body.inherits_from is not None else None
-                await self._check_grant(tx, principal, organization_id, body.permissions, parent)
+                self._check_grant(standing, body.permissions, parent)
+                role_id = new_id()
+                if rules.makes_cycle(role_id, parent, standing.roles):
+                    raise ROLE_CYCLE()
                 role = await store.add_role(
                     tx,
-                    id=new_id(),
+                    id=role_id,
                     organization_id=organization_id,
                     name=body.name,
                     description=body.description,
                     permissions=sorted(set(body.permissions)),
                     inherits_from=parent,
                 )
-                await self._audit(tx, "role.created", principal, organization_id, role)
+                await self._note(tx, "role.created", principal, role)
                 return tx.result(RoleOut.of(role))
         except IntegrityError as error:
             raise ROLE_NAME_TAKEN() from error
@@ -55,23 +66,18 @@ class RoleService:
         """Changes a role; its members' permissions follow at once. Raises `identity.role_cycle` (409)."""
         try:
             async with self._db.uow() as tx:
-                organization = await require(tx, principal, "org:write", organization_id, lock=True)
+                standing = await enter(tx, principal, "org:write", organization_id)
                 role = await self._own_role(tx, organization_id, role_id)
-                changes = body.model_dump(exclude_none=True, exclude={"inherits_from"})
-                if body.inherits_from is not None:
-                    changes["inherits_from"] = str(body.inherits_from)
-                roles = await store.visible_roles(tx, [organization_id])
-                if rules.makes_cycle(role_id, changes.get("inherits_from", role.inherits_from), roles):
+                changes = body.changes()
+                if rules.makes_cycle(role_id, changes.get("inherits_from", role.inherits_from), standing.roles):
                     raise ROLE_CYCLE()
                 # Whoever changes a role must hold what it grants before and after, else he could take from his betters.
-                require_held(principal, organization_id, sorted(rules.effective_permissions(role_id, roles)))
-                await self._check_grant(
-                    tx, principal, organization_id, changes.get("permissions", []), changes.get("inherits_from")
-                )
+                standing.require_role_held(role_id)
+                self._check_grant(standing, changes.get("permissions", []), changes.get("inherits_from"))
                 if changes:
                     role = await store.change_role(tx, role_id, **changes)
-                    await self._announce(tx, organization, rules.affected_roles(role_id, roles))
-                    await self._audit(tx, "role.updated", principal, organization_id, role)
+                    await self._announce(tx, standing.organization, rules.affected_roles(role_id, standing.roles))
+                    await self._note(tx, "role.updated", principal, role)
                 return RoleOut.of(role)
         except IntegrityError as error:
             raise ROLE_NAME_TAKEN() from error
@@ -79,14 +85,13 @@ class RoleService:
     async def delete(self, principal: Principal, organization_id: str, role_id: str) -> None:
         """Deletes a role that nobody uses. Raises `identity.role_in_use` (409)."""
         async with self._db.uow() as tx:
-            await require(tx, principal, "org:write", organization_id, lock=True)
+            standing = await enter(tx, principal, "org:write", organization_id)
             role = await self._own_role(tx, organization_id, role_id)
-            roles = await store.visible_roles(tx, [organization_id])
-            require_held(principal, organization_id, sorted(rules.effective_permissions(role_id, roles)))
+            standing.require_role_held(role_id)
             if await store.role_is_used(tx, role_id):
                 raise ROLE_IN_USE()
             await store.delete_role(tx, role_id)
-            await self._audit(tx, "role.deleted", principal, organization_id, role)
+            await self._note(tx, "role.deleted", principal, role)
 
     async def _own_role(self, tx: Tx, organization_id: str, role_id: str) -> Role:
         role = await store.find_role(tx, organization_id, role_id, lock=True)
@@ -96,22 +101,26 @@ class RoleService:
             raise ROLE_IS_SYSTEM()
         return role
 
-    async def _check_grant(
-        self, tx: Tx, principal: Principal, organization_id: str, permissions: Sequence[str], parent: str | None
-    ) -> None:
+    def _check_grant(self, standing: Standing, permissions: Sequence[str], parent: str | None) -> None:
         granted = set(permissions)
         if parent is not None:
-            roles = await store.visible_roles(tx, [organization_id])
-            if parent not in roles:
+            if parent not in standing.roles:
                 raise ROLE_NOT_FOUND()
-            granted |= rules.effective_permissions(parent, roles)
-        require_held(principal, organization_id, sorted(granted))
+            granted |= rules.effective_permissions(parent, standing.roles)
+        standing.require_held(sorted(granted))
 
     async def _announce(self, tx: Tx, organization: Organization, role_ids: Iterable[str]) -> None:
         for user_id, role in await store.members_with_roles(tx, organization.id, role_ids):
             await announce_member(tx, user_id, organization, role)
 
-    async def _audit(self, tx: Tx, action: str, principal: Principal, organization_id: str, role: Role) -> None:
-        await audit.record(
-            tx, action, actor_id=principal.member_id, organization_id=organization_id, role_id=role.id, name=role.name
+    async def _note(self, tx: Tx, action: str, principal: Principal, role: Role) -> None:
+        await note(
+            tx,
+            action,
+            principal,
+            role.organization_id or "",
+            role_id=role.id,
+            name=role.name,
+            permissions=role.permissions,
+            inherits_from=role.inherits_from,
         )

@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from identity_service import errors
+from identity_service.organizations.member_service import MemberService
 from identity_service.organizations.role_service import RoleService
 from identity_service.organizations.schemas import (
     AddMember,
@@ -21,6 +22,7 @@ from identity_service.organizations.schemas import (
     OrganizationSummary,
     OwnerInfo,
     RoleOut,
+    TransferOwnership,
     UpdateOrganization,
     UpdateRole,
 )
@@ -32,7 +34,7 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 Offset = Annotated[int, Query(ge=0, le=1_000_000)]
 
 
-def router(organizations: OrganizationService, roles: RoleService) -> APIRouter:
+def router(organizations: OrganizationService, members: MemberService, roles: RoleService) -> APIRouter:
     """Organizations, members and roles."""
     routes = APIRouter(prefix="/api/v1/organizations", tags=["organizations"])
     missing = errors.ORGANIZATION_NOT_FOUND
@@ -43,9 +45,9 @@ def router(organizations: OrganizationService, roles: RoleService) -> APIRouter:
         return await organizations.create(user, body)
 
     @routes.get("")
-    async def list_organizations(user: CurrentUser) -> list[OrganizationSummary]:
-        """The caller's organizations with his role in each."""
-        return await organizations.list_own(user)
+    async def list_organizations(user: CurrentUser, include_archived: bool = False) -> list[OrganizationSummary]:
+        """The caller's organizations with his role in each; of archived ones only those that he owns."""
+        return await organizations.list_own(user, archived=include_archived)
 
     @routes.get("/{org_id}", responses=problems(missing))
     async def get_organization(org_id: UUID, user: CurrentUser) -> OrganizationOut:
@@ -63,6 +65,22 @@ def router(organizations: OrganizationService, roles: RoleService) -> APIRouter:
         await organizations.archive(user, str(org_id))
         return MessageOut(message="The organization was archived.")
 
+    @routes.post("/{org_id}/restore", responses=problems(missing, errors.ORGANIZATION_IS_ACTIVE))
+    async def restore_organization(org_id: UUID, user: CurrentUser) -> OrganizationOut:
+        """Open an archived organization again; only its owners may."""
+        return await organizations.restore(user, str(org_id))
+
+    @routes.post("/{org_id}/transfer", responses=problems(missing, errors.MEMBER_NOT_FOUND))
+    async def transfer_organization(org_id: UUID, body: TransferOwnership, user: CurrentUser) -> OrganizationOut:
+        """Make another member the owner; the caller becomes an admin unless he stays an owner."""
+        return await organizations.transfer(user, str(org_id), body)
+
+    @routes.post("/{org_id}/leave", responses=problems(missing, errors.LAST_OWNER, errors.MEMBER_NOT_FOUND))
+    async def leave_organization(org_id: UUID, user: CurrentUser) -> MessageOut:
+        """End the own membership; the last owner cannot."""
+        await members.leave(user, str(org_id))
+        return MessageOut(message="You left the organization.")
+
     @routes.get("/{org_id}/debug/owner-info", responses=problems(missing))
     async def owner_info(org_id: UUID, user: CurrentUser) -> OwnerInfo:
         """Who owns an organization; for platform super admins."""
@@ -77,14 +95,14 @@ def router(organizations: OrganizationService, roles: RoleService) -> APIRouter:
     )
     async def add_member(org_id: UUID, body: AddMember, user: CurrentUser) -> MembershipOut:
         """Add a user or an agent with a role."""
-        return await organizations.add_member(user, str(org_id), body)
+        return await members.add(user, str(org_id), body)
 
     @routes.get("/{org_id}/members", responses=problems(missing))
     async def list_members(
         org_id: UUID, user: CurrentUser, limit: Limit = 1000, offset: Offset = 0
     ) -> list[MembershipOut]:
         """The members in the order of joining."""
-        return await organizations.list_members(user, str(org_id), limit, offset)
+        return await members.list(user, str(org_id), limit, offset)
 
     @routes.patch(
         "/{org_id}/members/{member_id}",
@@ -94,7 +112,7 @@ def router(organizations: OrganizationService, roles: RoleService) -> APIRouter:
     )
     async def change_member(org_id: UUID, member_id: UUID, body: ChangeMember, user: CurrentUser) -> MembershipOut:
         """Give a member another role."""
-        return await organizations.change_member(user, str(org_id), str(member_id), str(body.role_id))
+        return await members.change(user, str(org_id), str(member_id), str(body.role_id))
 
     @routes.delete(
         "/{org_id}/members/{member_id}",
@@ -102,7 +120,7 @@ def router(organizations: OrganizationService, roles: RoleService) -> APIRouter:
     )
     async def remove_member(org_id: UUID, member_id: UUID, user: CurrentUser) -> MessageOut:
         """Remove a member, or leave."""
-        await organizations.remove_member(user, str(org_id), str(member_id))
+        await members.remove(user, str(org_id), str(member_id))
         return MessageOut(message="The member was removed.")
 
     @routes.get("/{org_id}/roles", responses=problems(missing))
@@ -113,7 +131,14 @@ def router(organizations: OrganizationService, roles: RoleService) -> APIRouter:
     @routes.post(
         "/{org_id}/roles",
         status_code=201,
-        responses=problems(missing, errors.ROLE_NOT_FOUND, errors.ROLE_NAME_TAKEN, errors.ROLE_EXCEEDS_OWN),
+        responses=problems(
+            missing,
+            errors.ROLE_NOT_FOUND,
+            errors.ROLE_NAME_TAKEN,
+            errors.ROLE_EXCEEDS_OWN,
+            errors.ROLE_CYCLE,
+            errors.TOO_MANY_ROLES,
+        ),
     )
     async def create_role(org_id: UUID, body: CreateRole, user: CurrentUser) -> RoleOut:
         """Make a role; nobody can grant more than he may do himself."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 OWNER = "owner"
 ADMIN = "admin"
@@ -13,6 +14,12 @@ VIEWER = "viewer"
 
 # A role may inherit through at most so many others; deeper chains nobody can survey.
 MAX_DEPTH = 10
+MAX_ROLES = 100
+SETTINGS_MAX_BYTES = 65_536
+INVITATION_DAYS = 7
+MAX_PENDING_INVITATIONS = 500
+# Mails of one invitation: whoever did not react to ten does not want an eleventh.
+MAX_SENT = 10
 
 PERMISSION = re.compile(r"^(\*:\*|[a-z_]+(:[a-z_]+)*:([a-z_]+|\*))$")
 
@@ -66,6 +73,8 @@ class RoleNode:
     id: str
     permissions: tuple[str, ...]
     inherits_from: str | None
+    is_own: bool = False
+    """Whether it belongs to the organization; else it is a system role."""
 
 
 def effective_permissions(role_id: str, roles: Mapping[str, RoleNode]) -> frozenset[str]:
@@ -84,16 +93,26 @@ def effective_permissions(role_id: str, roles: Mapping[str, RoleNode]) -> frozen
 
 
 def makes_cycle(role_id: str, inherits_from: str | None, roles: Mapping[str, RoleNode]) -> bool:
-    """Whether `role_id` would inherit from itself, or through more than `MAX_DEPTH` roles."""
-    steps = 0
+    """Whether `role_id` would inherit from itself, or any role through more than `MAX_DEPTH` others."""
+    above = 0
     current = inherits_from
     while current is not None:
-        if current == role_id or steps >= MAX_DEPTH:
+        if current == role_id or above >= MAX_DEPTH:
             return True
-        steps += 1
+        above += 1
         node = roles.get(current)
         current = node.inherits_from if node is not None else None
-    return False
+    return above + _height(role_id, roles) > MAX_DEPTH
+
+
+def _height(role_id: str, roles: Mapping[str, RoleNode]) -> int:
+    """How many steps the farthest heir of a role is away."""
+    height, level = 0, {role_id}
+    seen = {role_id}
+    while level := {node.id for node in roles.values() if node.inherits_from in level} - seen:
+        seen |= level
+        height += 1
+    return height
 
 
 def affected_roles(role_id: str, roles: Mapping[str, RoleNode]) -> set[str]:
@@ -117,3 +136,8 @@ def covers(own: Collection[str], wanted: str) -> bool:
 def excess(own: Collection[str], wanted: Sequence[str]) -> list[str]:
     """The permissions among `wanted` that someone with `own` does not hold himself."""
     return sorted({permission for permission in wanted if not covers(own, permission)})
+
+
+def invitation_state(state: str, expires_at: datetime, now: datetime) -> str:
+    """The state as people see it: a pending invitation whose time has passed is `expired`."""
+    return "expired" if state == "pending" and expires_at <= now else state

@@ -31,7 +31,10 @@ class CreateOrganization(BaseModel):
 
 
 class UpdateOrganization(BaseModel):
-    """What may change; absent and null mean unchanged. `settings` replaces the whole object."""
+    """What may change; absent means unchanged, null clears description and billing_email.
+
+    `settings` replaces the whole object.
+    """
 
     name: Name | None = None
     description: Description | None = None
@@ -39,6 +42,22 @@ class UpdateOrganization(BaseModel):
     settings: dict[str, Any] | None = None
     max_concurrent_agents: Annotated[int, Field(ge=1, le=100)] | None = None
     max_agent_runtime_hours: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """Column → new value."""
+        given = self.model_dump(exclude_unset=True)
+        return {
+            name: value
+            for name, value in given.items()
+            if value is not None or name in ("description", "billing_email")
+        }
+
+
+class TransferOwnership(BaseModel):
+    """Who is the owner from now on. The caller becomes an admin unless `stay_owner`."""
+
+    member_id: UUID
+    stay_owner: bool = False
 
 
 class AddMember(BaseModel):
@@ -72,12 +91,26 @@ class CreateRole(BaseModel):
 
 
 class UpdateRole(BaseModel):
-    """What may change; absent and null mean unchanged."""
+    """What may change; absent means unchanged, null clears description and inherits_from."""
 
     name: RoleName | None = None
     description: Description | None = None
     permissions: Permissions | None = None
     inherits_from: UUID | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """Column → new value."""
+        given = self.model_dump(exclude_unset=True)
+        changes = {
+            name: value
+            for name, value in given.items()
+            if value is not None or name in ("description", "inherits_from")
+        }
+        if changes.get("inherits_from") is not None:
+            changes["inherits_from"] = str(changes["inherits_from"])
+        if "permissions" in changes:
+            changes["permissions"] = sorted(set(changes["permissions"]))
+        return changes
 
 
 class OrganizationOut(BaseModel):
@@ -113,7 +146,7 @@ class OrganizationSummary(BaseModel):
 
 
 class MembershipOut(BaseModel):
-    """A member."""
+    """A member; the last three fields are a user's, null for an agent."""
 
     id: str
     user_id: str | None
@@ -122,9 +155,12 @@ class MembershipOut(BaseModel):
     role_id: str
     role_name: str
     joined_at: datetime
+    email: str | None
+    full_name: str | None
+    avatar_url: str | None
 
     @classmethod
-    def of(cls, row: Membership, role: Role) -> MembershipOut:
+    def of(cls, row: Membership, role: Role, user: User | None) -> MembershipOut:
         """From the rows."""
         return cls(
             id=row.id,
@@ -134,6 +170,9 @@ class MembershipOut(BaseModel):
             role_id=row.role_id,
             role_name=role.name,
             joined_at=row.joined_at,
+            email=user.email if user is not None else None,
+            full_name=user.full_name if user is not None else None,
+            avatar_url=user.avatar_url if user is not None else None,
         )
 
 

@@ -9,7 +9,8 @@ from sqlalchemy import Row, delete, func, insert, or_, select, text, tuple_, upd
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from identity_service.organizations import rules
-from identity_service.organizations.tables import Membership, MembershipVersion, Organization, Role
+from identity_service.organizations.tables import Invitation, Membership, MembershipVersion, Organization, Role
+from identity_service.users.tables import User
 from servicekit.auth.feed import MEMBERSHIPS_CHANNEL
 from servicekit.db import Tx
 from servicekit.ids import new_id
@@ -66,13 +67,17 @@ async def change_organization(tx: Tx, organization_id: str, **values: Any) -> Or
     return (await tx.session.execute(statement)).scalar_one()
 
 
-async def list_of_user(tx: Tx, user_id: str, limit: int) -> Sequence[tuple[Organization, str]]:
-    """(organization, role name) of each active organization of a user, in the order of joining."""
+async def list_of_user(tx: Tx, user_id: str, limit: int, *, archived_as: str) -> Sequence[tuple[Organization, str]]:
+    """(organization, role name) of each active organization of a user, in the order of joining.
+
+    Archived ones are among them where the user has the system role `archived_as`.
+    """
+    its_owner = Role.organization_id.is_(None) & (Role.name == archived_as)
     query = (
         select(Organization, Role.name)
         .join(Membership, Membership.organization_id == Organization.id)
         .join(Role, Role.id == Membership.role_id)
-        .where(Membership.user_id == user_id, Organization.is_active)
+        .where(Membership.user_id == user_id, or_(Organization.is_active, its_owner))
         .order_by(Membership.joined_at, Organization.id)
         .limit(limit)
     )
@@ -81,11 +86,14 @@ async def list_of_user(tx: Tx, user_id: str, limit: int) -> Sequence[tuple[Organ
 
 async def visible_roles(tx: Tx, organization_ids: Iterable[str]) -> dict[str, rules.RoleNode]:
     """System roles and the roles of the given organizations, for the walk along inheritance."""
-    query = select(Role.id, Role.permissions, Role.inherits_from).where(
+    query = select(Role.id, Role.permissions, Role.inherits_from, Role.organization_id).where(
         or_(Role.organization_id.is_(None), Role.organization_id.in_(list(organization_ids)))
     )
     rows = (await tx.session.execute(query)).all()
-    return {row.id: rules.RoleNode(row.id, tuple(row.permissions), row.inherits_from) for row in rows}
+    return {
+        row.id: rules.RoleNode(row.id, tuple(row.permissions), row.inherits_from, row.organization_id is not None)
+        for row in rows
+    }
 
 
 async def list_roles(tx: Tx, organization_id: str, *, include_system: bool) -> Sequence[Role]:
@@ -127,10 +135,13 @@ async def change_role(tx: Tx, role_id: str, **values: Any) -> Role:
 
 
 async def role_is_used(tx: Tx, role_id: str) -> bool:
-    """Whether a member has the role or another role inherits from it."""
+    """Whether a member has the role, someone is invited to it, or another role inherits from it."""
+    invited = select(Invitation.id).where(Invitation.role_id == role_id, Invitation.state == "pending")
     members = select(Membership.id).where(Membership.role_id == role_id)
     heirs = select(Role.id).where(Role.inherits_from == role_id)
-    return bool((await tx.session.execute(select(or_(members.exists(), heirs.exists())))).scalar_one())
+    return bool(
+        (await tx.session.execute(select(or_(members.exists(), heirs.exists(), invited.exists())))).scalar_one()
+    )
 
 
 async def delete_role(tx: Tx, role_id: str) -> None:
@@ -149,17 +160,26 @@ async def find_member(tx: Tx, organization_id: str, member_id: str, *, lock: boo
     return (await tx.session.execute(query.with_for_update() if lock else query)).scalar_one_or_none()
 
 
-async def list_members(tx: Tx, organization_id: str, limit: int, offset: int) -> Sequence[tuple[Membership, Role]]:
-    """(membership, role) of the organization in the order of joining."""
+async def find_member_by_user(tx: Tx, organization_id: str, user_id: str) -> Membership | None:
+    """The membership of a user in this organization."""
+    query = select(Membership).where(Membership.organization_id == organization_id, Membership.user_id == user_id)
+    return (await tx.session.execute(query)).scalar_one_or_none()
+
+
+async def list_members(
+    tx: Tx, organization_id: str, limit: int, offset: int
+) -> Sequence[tuple[Membership, Role, User | None]]:
+    """(membership, role, account) of the organization in the order of joining; an agent has no account."""
     query = (
-        select(Membership, Role)
+        select(Membership, Role, User)
         .join(Role, Role.id == Membership.role_id)
+        .outerjoin(User, User.id == Membership.user_id)
         .where(Membership.organization_id == organization_id)
         .order_by(Membership.joined_at, Membership.id)
         .limit(limit)
         .offset(offset)
     )
-    return [(member, role) for member, role in await tx.session.execute(query)]
+    return [(member, role, user) for member, role, user in await tx.session.execute(query)]
 
 
 async def members_with_roles(tx: Tx, organization_id: str, role_ids: Iterable[str]) -> Sequence[tuple[str, Role]]:
@@ -193,14 +213,21 @@ async def delete_member(tx: Tx, member_id: str) -> None:
     await tx.session.execute(delete(Membership).where(Membership.id == member_id))
 
 
-async def count_owners(tx: Tx, organization_id: str, owner_role_id: str) -> int:
-    """How many users own the organization. The caller holds the organization's row lock."""
-    query = select(func.count()).where(
-        Membership.organization_id == organization_id,
-        Membership.role_id == owner_role_id,
-        Membership.user_id.is_not(None),
+async def active_owners(tx: Tx, organization_id: str, owner_role_id: str, *, besides: str = "") -> Sequence[str]:
+    """The users who own the organization and may sign in, who joined first first. The caller holds its row lock."""
+    query = (
+        select(User.id)
+        .join(Membership, Membership.user_id == User.id)
+        .where(
+            Membership.organization_id == organization_id,
+            Membership.role_id == owner_role_id,
+            User.is_active,
+            User.deleted_at.is_(None),
+            User.id != besides,
+        )
+        .order_by(Membership.joined_at, Membership.id)
     )
-    return (await tx.session.execute(query)).scalar_one()
+    return (await tx.session.execute(query)).scalars().all()
 
 
 async def next_membership_version(tx: Tx, user_id: str, organization_id: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, func, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -87,3 +87,39 @@ class MembershipVersion(Base):
     organization_id: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Invitation(Base):
+    """An offer of membership, bound to an address. The token that its mail carries is stored as SHA-256 only.
+
+    States: pending, accepted, declined, revoked. A pending one whose `expires_at` has passed cannot be accepted.
+    """
+
+    __tablename__ = "invitations"
+    __table_args__ = (
+        Index(
+            "uq_invitations_pending",
+            "organization_id",
+            "email",
+            unique=True,
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index("uq_invitations_digest", "digest", unique=True),
+        Index("ix_invitations_organization", "organization_id", "id"),
+        Index("ix_invitations_email", "email", postgresql_where=text("state = 'pending'")),
+        Index("ix_invitations_role", "role_id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
+    email: Mapped[str]
+    role_id: Mapped[str] = mapped_column(ForeignKey("roles.id", ondelete="CASCADE"))
+    digest: Mapped[bytes] = mapped_column(LargeBinary)
+    state: Mapped[str] = mapped_column(server_default=text("'pending'"))
+    invited_by: Mapped[str | None]
+    sent_count: Mapped[int] = mapped_column(server_default=text("1"))
+    sent_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    closed_at: Mapped[datetime | None]
+    closed_by: Mapped[str | None]
