@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import identity_service.audit.tables
 import identity_service.auth.tables
+import identity_service.credentials.tables
 import identity_service.mail.tables
+import identity_service.oauth.tables
 import identity_service.organizations.tables
 import identity_service.tokens.tables
 import identity_service.users.tables  # noqa: F401

@@ -7,8 +7,26 @@ from servicekit.auth import ANY_SERVICE, PUBLIC, SIGNED_IN, WITHOUT_TOKEN, Acces
 # A session is the user's own: an API key cannot end it, change the password or make further keys.
 _OWN_SESSION = Access(principals=SIGNED_IN)
 
+_OAUTH = {
+    "list_providers": PUBLIC,
+    "redirect_uri": PUBLIC,
+    "sign_in_url": PUBLIC,
+    "sign_in": PUBLIC,
+    "callback": PUBLIC,
+    "list_connected": _OWN_SESSION,
+    "connect": _OWN_SESSION,
+    "disconnect": _OWN_SESSION,
+    "copy_tokens": Access(platform=True),
+}
+
 ACCESS = AccessTable(
     operations={
+        **{f"{mount}.{operation}": access for mount in ("oauth", "auth_oauth") for operation, access in _OAUTH.items()},
+        "credentials.list_credentials": _OWN_SESSION,
+        "credentials.save_credential": _OWN_SESSION,
+        "credentials.change_credential": _OWN_SESSION,
+        "credentials.delete_credential": _OWN_SESSION,
+        "credentials.validate_credential": _OWN_SESSION,
         "tokens.jwks": PUBLIC,
         "auth.register": PUBLIC,
         "auth.login": PUBLIC,
@@ -61,6 +79,7 @@ ACCESS = AccessTable(
         "BatchGetUsers": ANY_SERVICE,
         "BatchGetOrganizations": ANY_SERVICE,
         "VerifyApiKey": ANY_SERVICE,
+        "GetProviderCredential": frozenset({"agents", "vcs"}),
         "ListMembershipSnapshot": ANY_SERVICE,
         "ListRevocationSnapshot": ANY_SERVICE,
         "ListOrganizationSnapshot": ANY_SERVICE,

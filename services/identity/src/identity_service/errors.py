@@ -45,3 +45,21 @@ MEMBER_NOT_FOUND = ErrorSpec("identity.member_not_found", Kind.NOT_FOUND, "This 
 ALREADY_MEMBER = ErrorSpec("identity.already_member", Kind.CONFLICT, "This member belongs to the organization already.")
 LAST_OWNER = ErrorSpec("identity.last_owner", Kind.CONFLICT, "An organization keeps at least one owner.")
 SERVICE_REFUSED = ErrorSpec("identity.service_refused", Kind.UNAUTHENTICATED, "Unknown service or wrong secret.")
+NOT_APPROVED = ErrorSpec("identity.not_approved", Kind.FORBIDDEN, "This account waits for approval.")
+PROVIDER_NOT_CONFIGURED = ErrorSpec(
+    "identity.provider_not_configured", Kind.REFUSED, "Signing in with this provider is not set up here."
+)
+PROVIDER_UNREACHABLE = ErrorSpec(
+    "identity.provider_unreachable", Kind.UNAVAILABLE, "The provider does not answer; try again.", 5.0
+)
+PROVIDER_NOT_CONNECTED = ErrorSpec(
+    "identity.provider_not_connected", Kind.NOT_FOUND, "No account of this provider is connected."
+)
+LAST_SIGN_IN_METHOD = ErrorSpec(
+    "identity.last_sign_in_method", Kind.REFUSED, "Set a password first: this is the only way to sign in."
+)
+SOURCE_NOT_CONNECTED = ErrorSpec(
+    "identity.source_not_connected", Kind.REFUSED, "That user has no account of this provider connected."
+)
+CREDENTIAL_NOT_FOUND = ErrorSpec("identity.credential_not_found", Kind.NOT_FOUND, "There is no such key.")
+TOO_MANY_CREDENTIALS = ErrorSpec("identity.too_many_credentials", Kind.CONFLICT, "Delete a key before adding another.")

@@ -12,10 +12,17 @@ from identity_service.audit.service import AuditService
 from identity_service.auth import routes as auth_routes
 from identity_service.auth.adapters import Argon2Passwords, RedisLoginGuard
 from identity_service.auth.service import AuthService
+from identity_service.credentials import routes as credentials_routes
+from identity_service.credentials.adapters import HttpProviders
 from identity_service.credentials.rules import Envelope
+from identity_service.credentials.service import CredentialService
 from identity_service.mail.adapters import SmtpServer
 from identity_service.mail.service import MailService
 from identity_service.organizations import invitation_routes
+from identity_service.oauth import routes as oauth_routes
+from identity_service.oauth.adapters import providers_of
+from identity_service.oauth.service import OAuthService
+from identity_service.oauth.tokens_service import ProviderTokens
 from identity_service.organizations import routes as organizations_routes
 from identity_service.organizations.invitation_service import InvitationService
 from identity_service.organizations.member_service import MemberService
@@ -50,6 +57,11 @@ def build(settings: Settings) -> Service:
     roles = RoleService(db)
     members = MemberService(db)
     invitations = InvitationService(db, settings, mail)
+    asked = HttpProviders(settings.reachable_private_hosts)
+    credentials = CredentialService(db, envelope, asked)
+    providers = providers_of(settings)
+    oauth = OAuthService(db, settings, envelope, providers, auth, tokens)
+    provider_tokens = ProviderTokens(db, providers, oauth, credentials)
 
     @asynccontextmanager
     async def seeds() -> AsyncIterator[None]:
@@ -57,6 +69,7 @@ def build(settings: Settings) -> Service:
         await tokens.ensure_keys()
         yield
         passwords.close()
+        await asked.close()
 
     return Service(
         name="identity",
@@ -79,11 +92,17 @@ def build(settings: Settings) -> Service:
             auth_routes.router(auth, secure_cookies=settings.is_production),
             organizations_routes.router(organizations, members, roles),
             invitation_routes.router(invitations),
+            *(
+                oauth_routes.router(oauth, prefix=prefix, tag=tag, secure_cookies=settings.is_production)
+                # Clients know the second; the first is the documented one.
+                for prefix, tag in (("/api/v1/oauth", "oauth"), ("/api/v1/auth/oauth", "auth_oauth"))
+            ),
+            credentials_routes.router(credentials),
         ],
         servicers=[
             RpcServicer(
                 add_IdentityServiceServicer_to_server,
-                IdentityServicer(tokens, auth, organizations),
+                IdentityServicer(tokens, auth, organizations, provider_tokens),
                 "omoios.identity.v1.IdentityService",
             )
         ],
@@ -95,6 +114,7 @@ def build(settings: Settings) -> Service:
             # A second: what a person waits for in front of a sign-up page.
             Job("send-mails", every_s=1.0, run=mail.send_due, leader=True, timeout_s=120.0),
             Job("purge-mails", every_s=3600.0, run=mail.purge, leader=True),
+            Job("purge-oauth-states", every_s=3600.0, run=oauth.purge, leader=True),
             Job("purge-tokens", every_s=3600.0, run=tokens.purge, leader=True),
         ],
         lifespans=[seeds],

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from identity_service.auth.service import AuthService
 from identity_service.errors import API_KEY_NOT_FOUND
+from identity_service.oauth.tokens_service import ProviderTokens
 from identity_service.organizations.service import MembershipFact, OrganizationService
 from identity_service.organizations.tables import Organization
 from identity_service.tokens.service import IssuedToken, SandboxSubject, TokenService
@@ -24,10 +25,17 @@ REVOCABLE = frozenset({"agent", "sandbox"})
 class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     """`omoios.identity.v1.IdentityService`."""
 
-    def __init__(self, tokens: TokenService, auth: AuthService, organizations: OrganizationService) -> None:
+    def __init__(
+        self,
+        tokens: TokenService,
+        auth: AuthService,
+        organizations: OrganizationService,
+        provider_tokens: ProviderTokens,
+    ) -> None:
         self._tokens = tokens
         self._auth = auth
         self._organizations = organizations
+        self._provider_tokens = provider_tokens
 
     async def IssueServiceToken(
         self, request: pb.IssueServiceTokenRequest, context: Any
@@ -116,6 +124,22 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             # A key made without scopes may do all that its user may.
             scopes=key.scopes or ["*:*"],
             expires_at=_timestamp(key.expires_at) if key.expires_at is not None else None,
+        )
+
+    async def GetProviderCredential(
+        self, request: pb.GetProviderCredentialRequest, context: Any
+    ) -> pb.GetProviderCredentialResponse:
+        if not (request.user_id and request.provider):
+            raise invalid("provider", "user_id and provider are needed")
+        found = await self._provider_tokens.current(request.user_id, request.provider)
+        return pb.GetProviderCredentialResponse(
+            secret=found.secret,
+            source=found.source,
+            username=found.username or "",
+            scopes=found.scopes,
+            expires_at=_timestamp(found.expires_at) if found.expires_at is not None else None,
+            base_url=found.base_url or "",
+            model=found.model or "",
         )
 
     async def ListMembershipSnapshot(

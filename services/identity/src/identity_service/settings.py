@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from email.utils import parseaddr
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from servicekit.settings import ServiceSettings
+
+
+class OAuthProvider(BaseModel):
+    """A provider that people may sign in with.
+
+    `kind` is the name where that is github, gitlab or google, else oidc, which needs its `issuer`. `base_url`: a GitHub
+    Enterprise or GitLab server of one's own. `api_url`: where such a GitHub has its API, if not below `/api/v3`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    client_id: str = Field(min_length=1)
+    client_secret: SecretStr
+    kind: Literal["github", "gitlab", "google", "oidc"] | None = None
+    base_url: str | None = None
+    api_url: str | None = None
+    issuer: str | None = None
+    scopes: list[str] | None = None
+
+    @field_validator("base_url", "api_url", "issuer")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("https://", "http://")):
+            raise ValueError("must be an http or https address")
+        return value
+
+    @field_validator("base_url", "api_url")
+    @classmethod
+    def _no_trailing_slash(cls, value: str | None) -> str | None:
+        # An issuer keeps its slash: it is compared character by character.
+        return value.rstrip("/") if value is not None else None
 
 
 class Settings(ServiceSettings):
@@ -64,6 +96,38 @@ class Settings(ServiceSettings):
             raise ValueError("smtp_security: a password is not sent over a connection without TLS")
         if self.is_production and self.smtp_host is not None and self.mail_from_address.endswith(".invalid"):
             raise ValueError("mail_from: name the address that mails come from")
+        return self
+
+    oauth_providers: dict[str, OAuthProvider] = Field(default_factory=dict, repr=False)
+    """Name in the path → how to reach the provider; only those with an entry are enabled."""
+    oauth_redirect_uri: str | None = None
+    """The web client's page where a sign-in ends; `/callback` of the client where not given."""
+    reachable_private_hosts: list[str] = Field(default_factory=list)
+    """Hosts with private addresses that a user's `base_url` may name all the same, such as a model server at home."""
+
+    @property
+    def oauth_landing_url(self) -> str:
+        """`oauth_redirect_uri`, or what stands for it."""
+        return self.oauth_redirect_uri or f"{self.frontend_url}/callback"
+
+    @field_validator("oauth_providers")
+    @classmethod
+    def _usable_providers(cls, value: dict[str, OAuthProvider]) -> dict[str, OAuthProvider]:
+        for name, provider in value.items():
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,49}", name) or name in {"providers", "connected"}:
+                raise ValueError(f"{name}: not a usable name")
+            generic = provider.kind == "oidc" or (provider.kind is None and name not in {"github", "gitlab", "google"})
+            if generic and provider.issuer is None:
+                raise ValueError(f"{name}: an OpenID Connect provider needs its issuer")
+        return value
+
+    @model_validator(mode="after")
+    def _tls_in_production(self) -> Self:
+        if self.is_production:
+            for name, provider in self.oauth_providers.items():
+                for address in (provider.base_url, provider.api_url, provider.issuer):
+                    if address is not None and not address.startswith("https://"):
+                        raise ValueError(f"oauth_providers: {name} must be reached by https")
         return self
 
     @field_validator("service_secrets")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from dataclasses import dataclass
 
 PASSWORD_MIN = 8
 PASSWORD_MAX = 100
 SPECIAL = "!@#$%^&*(),.?\":{}|<>[]\\~`_+-=/;'"
+REFRESH_COOKIE = "omoios_refresh_token"
+REFRESH_COOKIE_AGE_S = 7 * 24 * 3600
 API_KEY_PREFIX = "omk_"
 # Twelve characters tell keys apart and show four of the secret's 43.
 API_KEY_SHOWN = 12
@@ -15,6 +18,25 @@ API_KEY_SHOWN = 12
 # Attribute keys that only the sign-in with providers may write.
 _RESERVED_SUFFIXES = ("_access_token", "_refresh_token", "_client_secret", "_user_id")
 ATTRIBUTES_MAX_BYTES = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """A cookie of a signed-in browser. `hidden`: scripts cannot read it."""
+
+    name: str
+    value: str
+    max_age_s: int
+    hidden: bool
+
+
+def session_cookies(access_token: str, refresh_token: str, expires_in_s: int) -> tuple[Cookie, ...]:
+    """The contract's three cookies."""
+    return (
+        Cookie("omoios_access_token", access_token, expires_in_s, True),
+        Cookie(REFRESH_COOKIE, refresh_token, REFRESH_COOKIE_AGE_S, True),
+        Cookie("omoios_auth_state", "true", REFRESH_COOKIE_AGE_S, False),
+    )
 
 
 def password_problem(password: str) -> str | None:

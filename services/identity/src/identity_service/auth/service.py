@@ -187,6 +187,11 @@ class AuthService:
             await self._tokens.revoke(tx, "api_key", key_id, "ended")
             await audit.record(tx, "api_key.ended", actor_id=principal.user_id, key_id=key_id)
 
+    async def end_all_api_keys(self, tx: Tx, user_id: str, reason: str) -> None:
+        """Ends every key of the user everywhere, in the caller's transaction."""
+        for key_id in await store.end_api_keys(tx, user_id):
+            await self._tokens.revoke(tx, "api_key", key_id, reason)
+
     async def verify_api_key(self, secret: str) -> ApiKey | None:
         """The live key with this secret whose user is active; notes its use."""
         async with self._db.uow() as tx:

@@ -29,6 +29,12 @@ async def end_api_key(tx: Tx, user_id: str, key_id: str) -> ApiKey | None:
     return (await tx.session.execute(statement.returning(ApiKey))).scalar_one_or_none()
 
 
+async def end_api_keys(tx: Tx, user_id: str) -> Sequence[str]:
+    """Ends all keys of the user; returns the ids of those that were live."""
+    statement = update(ApiKey).where(ApiKey.user_id == user_id, ApiKey.is_active).values(is_active=False)
+    return (await tx.session.execute(statement.returning(ApiKey.id))).scalars().all()
+
+
 async def use_api_key(tx: Tx, digest: bytes) -> ApiKey | None:
     """The live key with this digest; notes its use at most once a minute."""
     live = (ApiKey.digest == digest, ApiKey.is_active, func.coalesce(ApiKey.expires_at > func.now(), True))

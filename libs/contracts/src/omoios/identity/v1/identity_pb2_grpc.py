@@ -75,6 +75,11 @@ class IdentityServiceStub:
                 request_serializer=omoios_dot_identity_dot_v1_dot_identity__pb2.VerifyApiKeyRequest.SerializeToString,
                 response_deserializer=omoios_dot_identity_dot_v1_dot_identity__pb2.VerifyApiKeyResponse.FromString,
                 _registered_method=True)
+        self.GetProviderCredential = channel.unary_unary(
+                '/omoios.identity.v1.IdentityService/GetProviderCredential',
+                request_serializer=omoios_dot_identity_dot_v1_dot_identity__pb2.GetProviderCredentialRequest.SerializeToString,
+                response_deserializer=omoios_dot_identity_dot_v1_dot_identity__pb2.GetProviderCredentialResponse.FromString,
+                _registered_method=True)
         self.ListMembershipSnapshot = channel.unary_unary(
                 '/omoios.identity.v1.IdentityService/ListMembershipSnapshot',
                 request_serializer=omoios_dot_identity_dot_v1_dot_identity__pb2.ListMembershipSnapshotRequest.SerializeToString,
@@ -150,6 +155,15 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProviderCredential(self, request, context):
+        """What opens a provider (github, anthropic, …) in a user's name: the connected account's token, refreshed where it has to
+        be, else the key that the user left. NOT_FOUND where there is neither. One at a time, since each may ask a provider.
+        Callers: agents, vcs; they keep it in memory for a minute at most, and nowhere else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListMembershipSnapshot(self, request, context):
         """Paged snapshots from which replicas are rebuilt; ordered by id.
         """
@@ -211,6 +225,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.VerifyApiKey,
                     request_deserializer=omoios_dot_identity_dot_v1_dot_identity__pb2.VerifyApiKeyRequest.FromString,
                     response_serializer=omoios_dot_identity_dot_v1_dot_identity__pb2.VerifyApiKeyResponse.SerializeToString,
+            ),
+            'GetProviderCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProviderCredential,
+                    request_deserializer=omoios_dot_identity_dot_v1_dot_identity__pb2.GetProviderCredentialRequest.FromString,
+                    response_serializer=omoios_dot_identity_dot_v1_dot_identity__pb2.GetProviderCredentialResponse.SerializeToString,
             ),
             'ListMembershipSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.ListMembershipSnapshot,
@@ -445,6 +464,33 @@ class IdentityService:
             '/omoios.identity.v1.IdentityService/VerifyApiKey',
             omoios_dot_identity_dot_v1_dot_identity__pb2.VerifyApiKeyRequest.SerializeToString,
             omoios_dot_identity_dot_v1_dot_identity__pb2.VerifyApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProviderCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omoios.identity.v1.IdentityService/GetProviderCredential',
+            omoios_dot_identity_dot_v1_dot_identity__pb2.GetProviderCredentialRequest.SerializeToString,
+            omoios_dot_identity_dot_v1_dot_identity__pb2.GetProviderCredentialResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,11 @@ class IdentityServiceStub:
     BatchGetOrganizations: _grpc.UnaryUnaryMultiCallable[_identity_pb2.BatchGetOrganizationsRequest, _identity_pb2.BatchGetOrganizationsResponse]
     VerifyApiKey: _grpc.UnaryUnaryMultiCallable[_identity_pb2.VerifyApiKeyRequest, _identity_pb2.VerifyApiKeyResponse]
     """The principal behind an API key, or NOT_FOUND."""
+    GetProviderCredential: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GetProviderCredentialRequest, _identity_pb2.GetProviderCredentialResponse]
+    """What opens a provider (github, anthropic, …) in a user's name: the connected account's token, refreshed where it has to
+    be, else the key that the user left. NOT_FOUND where there is neither. One at a time, since each may ask a provider.
+    Callers: agents, vcs; they keep it in memory for a minute at most, and nowhere else.
+    """
     ListMembershipSnapshot: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListMembershipSnapshotRequest, _identity_pb2.ListMembershipSnapshotResponse]
     """Paged snapshots from which replicas are rebuilt; ordered by id."""
     ListRevocationSnapshot: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListRevocationSnapshotRequest, _identity_pb2.ListRevocationSnapshotResponse]
@@ -71,6 +76,11 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     BatchGetOrganizations: _aio.UnaryUnaryMultiCallable[_identity_pb2.BatchGetOrganizationsRequest, _identity_pb2.BatchGetOrganizationsResponse]  # type: ignore[assignment]
     VerifyApiKey: _aio.UnaryUnaryMultiCallable[_identity_pb2.VerifyApiKeyRequest, _identity_pb2.VerifyApiKeyResponse]  # type: ignore[assignment]
     """The principal behind an API key, or NOT_FOUND."""
+    GetProviderCredential: _aio.UnaryUnaryMultiCallable[_identity_pb2.GetProviderCredentialRequest, _identity_pb2.GetProviderCredentialResponse]  # type: ignore[assignment]
+    """What opens a provider (github, anthropic, …) in a user's name: the connected account's token, refreshed where it has to
+    be, else the key that the user left. NOT_FOUND where there is neither. One at a time, since each may ask a provider.
+    Callers: agents, vcs; they keep it in memory for a minute at most, and nowhere else.
+    """
     ListMembershipSnapshot: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListMembershipSnapshotRequest, _identity_pb2.ListMembershipSnapshotResponse]  # type: ignore[assignment]
     """Paged snapshots from which replicas are rebuilt; ordered by id."""
     ListRevocationSnapshot: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListRevocationSnapshotRequest, _identity_pb2.ListRevocationSnapshotResponse]  # type: ignore[assignment]
@@ -140,6 +150,17 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.VerifyApiKeyResponse, _abc.Awaitable[_identity_pb2.VerifyApiKeyResponse]]:
         """The principal behind an API key, or NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def GetProviderCredential(
+        self,
+        request: _identity_pb2.GetProviderCredentialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.GetProviderCredentialResponse, _abc.Awaitable[_identity_pb2.GetProviderCredentialResponse]]:
+        """What opens a provider (github, anthropic, …) in a user's name: the connected account's token, refreshed where it has to
+        be, else the key that the user left. NOT_FOUND where there is neither. One at a time, since each may ask a provider.
+        Callers: agents, vcs; they keep it in memory for a minute at most, and nowhere else.
+        """
 
     @_abc_1.abstractmethod
     def ListMembershipSnapshot(

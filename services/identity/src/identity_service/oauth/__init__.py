@@ -1,0 +1,1 @@
+"""Signing in with, and connecting, accounts of other providers (OAuth 2.0 and OpenID Connect)."""
