@@ -9,7 +9,7 @@ import sys
 from identity_service.audit.service import AuditService
 from identity_service.auth.adapters import Argon2Passwords, RedisLoginGuard
 from identity_service.auth.service import AuthService
-from identity_service.credentials.rules import Envelope
+from identity_service.envelope.rules import Envelope
 from identity_service.mail.service import MailService
 from identity_service.settings import Settings
 from identity_service.tokens.service import TokenService

@@ -14,8 +14,8 @@ from identity_service.auth.adapters import Argon2Passwords, RedisLoginGuard
 from identity_service.auth.service import AuthService
 from identity_service.credentials import routes as credentials_routes
 from identity_service.credentials.adapters import HttpProviders
-from identity_service.credentials.rules import Envelope
 from identity_service.credentials.service import CredentialService
+from identity_service.envelope.rules import Envelope
 from identity_service.mail.adapters import SmtpServer
 from identity_service.mail.service import MailService
 from identity_service.organizations import invitation_routes

@@ -11,7 +11,7 @@ import pytest
 from identity_service import admin
 from identity_service.audit import service as audit
 from identity_service.audit.service import AuditService
-from identity_service.credentials.rules import Envelope
+from identity_service.envelope.rules import Envelope
 from servicekit.testing.problems import assert_problem
 
 from .conftest import Identity

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sqlalchemy import text
 
-from identity_service.credentials.rules import Envelope
+from identity_service.envelope.rules import Envelope
 from identity_service.mail import rules
 from identity_service.mail.adapters import MailConnection, MailServer, SmtpServer
 from identity_service.mail.service import MailService

@@ -7,7 +7,7 @@ import asyncio
 import grpc
 import pytest
 
-from identity_service.credentials.rules import Envelope
+from identity_service.envelope.rules import Envelope
 from identity_service.main import build
 from identity_service.settings import Settings
 from identity_service.tokens.service import TokenService
@@ -143,7 +143,7 @@ class TestKeys:
     async def test_another_envelope_key_cannot_open_the_keys(self, identity: Identity) -> None:
         import base64
 
-        from identity_service.credentials.rules import SealBroken
+        from identity_service.envelope.rules import SealBroken
 
         settings = Settings(
             env="test", database_url=database_url(identity), envelope_key=base64.b64encode(b"x" * 32).decode()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from identity_service.auth import rules
 from identity_service.auth.adapters import Argon2Passwords
-from identity_service.credentials.rules import Envelope, SealBroken
+from identity_service.envelope.rules import Envelope, SealBroken
 from servicekit.errors import AppError
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from identity_service.audit import rules, store
 from identity_service.audit.schemas import AuditEntryOut, AuditPage
 from identity_service.audit.tables import AuditEntry
-from identity_service.credentials.rules import Envelope, SealBroken
+from identity_service.envelope.rules import Envelope, SealBroken
 from identity_service.errors import ORGANIZATION_NOT_FOUND
 from servicekit.auth import Principal
 from servicekit.db import Database, Tx

@@ -1,1 +1,1 @@
-"""Encryption of secrets at rest, and the keys that users bring for other services."""
+"""The keys that users bring for other services."""

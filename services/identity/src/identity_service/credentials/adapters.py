@@ -10,7 +10,7 @@ from typing import Protocol
 
 import httpx2
 
-from identity_service.credentials.key_rules import Question, is_public
+from identity_service.credentials.rules import Question, is_public
 from servicekit.errors import invalid
 from servicekit.http.client import GuardedClient
 

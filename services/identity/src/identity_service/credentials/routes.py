@@ -12,6 +12,7 @@ from identity_service.credentials.schemas import (
     CredentialOut,
     DeletedOut,
     Name,
+    Provider,
     SaveCredential,
     ValidationOut,
 )

@@ -1,65 +1,81 @@
-"""Envelope encryption of secrets at rest: AES-256-GCM, a fresh data key for each value.
-
-Layout of a sealed value: 1 byte format, 12 bytes nonce and 48 bytes wrapped data key (32 bytes and a 16-byte tag), then
-12 bytes nonce and the ciphertext with its tag. The purpose is authenticated, so that a value sealed for one column does
-not open in another.
-"""
+"""Pure rules of users' keys: which providers there are, and which addresses may be called for a user."""
 
 from __future__ import annotations
 
-import base64
-import secrets
+import ipaddress
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlsplit
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+MAX_KEYS = 50
+HINT_CHARACTERS = 4
 
-_FORMAT = b"\x01"
-_NONCE = 12
-_WRAPPED = 48
-
-
-class SealBroken(Exception):
-    """The value was not sealed with this key and purpose, or was changed."""
+# NAT64: an IPv4 address, private ones too, inside a global IPv6 one (RFC 6052, RFC 8215).
+_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 
 
-class Envelope:
-    """Seals and opens values under one key-encryption key of 32 bytes."""
+class Provider(StrEnum):
+    """Whose key it is."""
 
-    def __init__(self, key: bytes) -> None:
-        if len(key) != 32:
-            raise ValueError("the envelope key must be 32 bytes")
-        self._key = key
-        self._wrap = AESGCM(key)
+    ANTHROPIC = "anthropic"
+    OPENAI = "openai"
+    Z_AI = "z_ai"
+    GOOGLE = "google"
+    GITHUB = "github"
 
-    @classmethod
-    def from_base64(cls, text: str | None) -> Envelope:
-        """The envelope of a base64 key, as settings hold it. Raises ValueError when there is none."""
-        if text is None:
-            raise ValueError("OMOIOS_ENVELOPE_KEY is needed: it protects the signing keys")
-        return cls(base64.b64decode(text, validate=True))
 
-    def seal(self, value: bytes, purpose: str) -> bytes:
-        """The sealed form of `value`; two calls never give the same bytes."""
-        data_key = AESGCM.generate_key(bit_length=256)
-        context = purpose.encode()
-        wrap_nonce, nonce = secrets.token_bytes(_NONCE), secrets.token_bytes(_NONCE)
-        wrapped = self._wrap.encrypt(wrap_nonce, data_key, context)
-        return _FORMAT + wrap_nonce + wrapped + nonce + AESGCM(data_key).encrypt(nonce, value, context)
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request that costs nothing and only works with a good key. `header` carries `prefix` and the key."""
 
-    def open(self, sealed: bytes, purpose: str) -> bytes:
-        """The value inside. Raises SealBroken."""
-        header = 1 + _NONCE + _WRAPPED
-        if len(sealed) < header + _NONCE + 16 or sealed[:1] != _FORMAT:
-            raise SealBroken("this is not a sealed value")
-        context = purpose.encode()
-        try:
-            data_key = self._wrap.decrypt(sealed[1 : 1 + _NONCE], sealed[1 + _NONCE : header], context)
-            return AESGCM(data_key).decrypt(sealed[header : header + _NONCE], sealed[header + _NONCE :], context)
-        except InvalidTag as error:
-            raise SealBroken("the value was sealed with another key or purpose") from error
+    base_url: str
+    path: str
+    header: str
+    prefix: str = ""
+    extra: tuple[tuple[str, str], ...] = ()
 
-    def derive(self, purpose: str, salt: bytes) -> bytes:
-        """32 bytes that belong to this key, purpose and salt: for keyed digests that need no storing."""
-        return HKDF(algorithm=SHA256(), length=32, salt=salt, info=purpose.encode()).derive(self._key)
+
+QUESTIONS = {
+    Provider.ANTHROPIC: Question(
+        "https://api.anthropic.com", "/v1/models", "x-api-key", extra=(("anthropic-version", "2023-06-01"),)
+    ),
+    Provider.OPENAI: Question("https://api.openai.com", "/v1/models", "Authorization", "Bearer "),
+    Provider.Z_AI: Question("https://api.z.ai/api/paas/v4", "/models", "Authorization", "Bearer "),
+    Provider.GOOGLE: Question("https://generativelanguage.googleapis.com", "/v1beta/models", "x-goog-api-key"),
+    Provider.GITHUB: Question("https://api.github.com", "/user", "Authorization", "Bearer "),
+}
+
+
+def hint_of(key: str) -> str:
+    """The last characters of a key, by which its owner tells it from others."""
+    return key[-HINT_CHARACTERS:]
+
+
+def address_problem(url: str) -> str | None:
+    """What is wrong with a base address that a user gives; None when it may be tried."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "is not an address"
+    if parts.scheme not in ("https", "http"):
+        return "must begin with https:// or http://"
+    if not host or not host.isascii() or not url.isprintable() or " " in url:
+        return "names no usable host"
+    if parts.username is not None or parts.password is not None:
+        return "must not hold a password"
+    if parts.query or parts.fragment:
+        return "must end with its path"
+    return None
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address (text) belongs to the internet, and not to this machine, its network or its cloud."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo is not None else None)
+        if inner is not None:
+            return is_public(str(inner))
+        if any(ip in network for network in _NAT64):
+            return False
+    return ip.is_global and not ip.is_multicast

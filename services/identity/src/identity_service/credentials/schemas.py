@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
-from identity_service.credentials.key_rules import Provider, address_problem
+from identity_service.credentials.rules import Provider as Provider
+from identity_service.credentials.rules import address_problem
 from identity_service.credentials.tables import UserCredential
 
 

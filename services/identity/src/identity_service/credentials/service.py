@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from identity_service.audit import service as audit
-from identity_service.credentials import key_rules, store
+from identity_service.credentials import rules, store
 from identity_service.credentials.adapters import Providers
-from identity_service.credentials.key_rules import Provider
-from identity_service.credentials.rules import Envelope
+from identity_service.credentials.rules import Provider
 from identity_service.credentials.schemas import (
     ChangeCredential,
     CredentialOut,
@@ -17,6 +16,7 @@ from identity_service.credentials.schemas import (
     ValidationOut,
 )
 from identity_service.credentials.tables import UserCredential
+from identity_service.envelope.rules import Envelope
 from identity_service.errors import CREDENTIAL_NOT_FOUND, PROVIDER_UNREACHABLE, TOO_MANY_CREDENTIALS
 from identity_service.users import service as users
 from servicekit.auth import Principal
@@ -58,7 +58,7 @@ class CredentialService:
             rows = await store.list_of(tx, user_id)
             same = [row for row in rows if row.provider == provider]
             known = next((row for row in same if row.name == body.name), None)
-            if known is None and len(rows) >= key_rules.MAX_KEYS:
+            if known is None and len(rows) >= rules.MAX_KEYS:
                 raise TOO_MANY_CREDENTIALS()
             is_default = body.is_default
             if is_default is None:
@@ -118,7 +118,7 @@ class CredentialService:
         """
         async with self._db.reader() as tx:
             row = await self._require(tx, principal.user_id, provider, name)
-        question = key_rules.QUESTIONS[provider]
+        question = rules.QUESTIONS[provider]
         answer = await self._providers.accepts(question, row.base_url or question.base_url, self._opened(row))
         if answer is None:
             raise PROVIDER_UNREACHABLE()
@@ -149,7 +149,7 @@ class CredentialService:
     def _sealed(self, user_id: str, provider: str, key: str) -> dict[str, Any]:
         return {
             "sealed_key": self._envelope.seal(key.encode(), _purpose(user_id, provider)),
-            "hint": key_rules.hint_of(key),
+            "hint": rules.hint_of(key),
         }
 
     def _opened(self, row: UserCredential) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from urllib.parse import urlencode
 
-from identity_service.credentials.rules import Envelope, SealBroken
+from identity_service.envelope.rules import Envelope, SealBroken
 from identity_service.mail import rules, store
 from identity_service.mail.adapters import (
     DeliveryUnknown,

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from identity_service.audit import service as audit
 from identity_service.auth.rules import Cookie, session_cookies
 from identity_service.auth.service import AuthService
-from identity_service.credentials.rules import Envelope
+from identity_service.envelope.rules import Envelope
 from identity_service.errors import (
     LAST_SIGN_IN_METHOD,
     NOT_APPROVED,

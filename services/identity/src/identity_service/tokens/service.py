@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey
 
 from identity_service import events
 from identity_service.audit import service as audit
-from identity_service.credentials.rules import Envelope
+from identity_service.envelope.rules import Envelope
 from identity_service.errors import BAD_REFRESH_TOKEN, SERVICE_REFUSED
 from identity_service.settings import Settings
 from identity_service.tokens import rules, store
