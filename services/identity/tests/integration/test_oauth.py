@@ -140,9 +140,7 @@ class TestSignIn:
         account = await me(identity, landed["access_token"])
         assert (account["email"], account["full_name"], account["is_verified"]) == ("ada@example.com", "Ada L.", True)
         assert account["last_login_at"] is not None
-        refreshed = await identity.http.post(
-            "/api/v1/auth/refresh", json={"refresh_token": landed["refresh_token"]}
-        )
+        refreshed = await identity.http.post("/api/v1/auth/refresh", json={"refresh_token": landed["refresh_token"]})
         assert refreshed.status_code == 200
 
     async def test_the_provider_s_id_decides_before_the_address(
@@ -180,17 +178,15 @@ class TestAccounts:
         self, identity: Identity, provider: LoopbackProvider
     ) -> None:
         squatter = await identity.person("ada@example.com")
-        key = (
-            await identity.http.post("/api/v1/auth/api-keys", json={"name": "x"}, headers=squatter.headers)
-        ).json()["key"]
+        key = (await identity.http.post("/api/v1/auth/api-keys", json={"name": "x"}, headers=squatter.headers)).json()[
+            "key"
+        ]
         provider.user = Someone(666, None, username="squatter")
         await Browser(identity, provider, "github").connect(squatter)
         landed = told(await Browser(identity, provider, "acme").sign_in_as(Someone(7, "ada@example.com")))
         account = await me(identity, landed["access_token"])
         assert (account["id"], account["is_verified"]) == (squatter.id, True)
-        answer = await identity.http.post(
-            "/api/v1/auth/login", json={"email": "ada@example.com", "password": PASSWORD}
-        )
+        answer = await identity.http.post("/api/v1/auth/login", json={"email": "ada@example.com", "password": PASSWORD})
         assert_problem(answer, 401, "identity.bad_credentials")
         for credential in (squatter.access_token, key):
             await eventually_refused(identity, credential)
@@ -215,9 +211,7 @@ class TestAccounts:
     ) -> None:
         browsers = [Browser(identity, provider, "acme") for _ in range(20)]
         carried = [provider.approve(await browser.begin()) for browser in browsers]
-        answers = await asyncio.gather(
-            *(browser.back(back) for browser, back in zip(browsers, carried, strict=True))
-        )
+        answers = await asyncio.gather(*(browser.back(back) for browser, back in zip(browsers, carried, strict=True)))
         accounts = {(await me(identity, told(answer)["access_token"]))["id"] for answer in answers}
         assert len(accounts) == 1
 
@@ -276,20 +270,15 @@ class TestState:
         assert "access_token" in told(await browser.back(first))
         assert "access_token" in told(await browser.back(second))
 
-    @pytest.mark.parametrize(
-        ("carried", "error"),
-        [
+    async def test_every_answer_lands_at_the_client(self, identity: Identity, provider: LoopbackProvider) -> None:
+        for carried, error in (
             ({}, "invalid_state"),
             ({"code": "x"}, "invalid_state"),
             ({"code": "x", "state": "forged"}, "invalid_state"),
             ({"error": "access_denied"}, "access_denied"),
             ({"error": "access_denied", "error_description": "No & never#!"}, "No & never#!"),
-        ],
-    )
-    async def test_every_answer_lands_at_the_client(
-        self, identity: Identity, provider: LoopbackProvider, carried: dict[str, str], error: str
-    ) -> None:
-        assert told(await Browser(identity, provider, "acme").back(carried)) == {"error": error}
+        ):
+            assert told(await Browser(identity, provider, "acme").back(carried)) == {"error": error}
 
     async def test_a_code_of_somebody_else_is_worth_nothing(
         self, identity: Identity, provider: LoopbackProvider
@@ -302,9 +291,7 @@ class TestState:
 
 
 class TestIdTokens:
-    async def test_a_foreign_nonce_or_audience_is_refused(
-        self, identity: Identity, provider: LoopbackProvider
-    ) -> None:
+    async def test_a_foreign_nonce_or_audience_is_refused(self, identity: Identity, provider: LoopbackProvider) -> None:
         browser = Browser(identity, provider, "acme")
         provider.nonce = "of another sign-in"
         assert told(await browser.sign_in()) == {"error": "oauth_failed"}

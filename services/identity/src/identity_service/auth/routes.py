@@ -27,7 +27,6 @@ from servicekit.http import RateLimit, answer_not_kept, client_address, problems
 ACCESS_COOKIE = "omoios_access_token"
 REFRESH_COOKIE = "omoios_refresh_token"
 STATE_COOKIE = "omoios_auth_state"
-REFRESH_COOKIE_AGE_S = 7 * 24 * 3600
 
 
 def router(auth: AuthService, *, secure_cookies: bool) -> APIRouter:
@@ -35,12 +34,15 @@ def router(auth: AuthService, *, secure_cookies: bool) -> APIRouter:
     routes = APIRouter(prefix="/api/v1/auth", tags=["auth"])
 
     def set_cookies(response: Response, pair: TokenOut) -> TokenOut:
-        for name, value, age_s, hidden in (
-            (ACCESS_COOKIE, pair.access_token, pair.expires_in, True),
-            (REFRESH_COOKIE, pair.refresh_token, REFRESH_COOKIE_AGE_S, True),
-            (STATE_COOKIE, "true", REFRESH_COOKIE_AGE_S, False),
-        ):
-            response.set_cookie(name, value, max_age=age_s, httponly=hidden, secure=secure_cookies, samesite="lax")
+        for cookie in pair.cookies():
+            response.set_cookie(
+                cookie.name,
+                cookie.value,
+                max_age=cookie.max_age_s,
+                httponly=cookie.hidden,
+                secure=secure_cookies,
+                samesite="lax",
+            )
         response.headers["Cache-Control"] = "no-store"
         return pair
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 PASSWORD_MIN = 8
 PASSWORD_MAX = 100
 SPECIAL = "!@#$%^&*(),.?\":{}|<>[]\\~`_+-=/;'"
-REFRESH_COOKIE = "omoios_refresh_token"
-REFRESH_COOKIE_AGE_S = 7 * 24 * 3600
+_REFRESH_COOKIE_AGE_S = 7 * 24 * 3600
 API_KEY_PREFIX = "omk_"
 # Twelve characters tell keys apart and show four of the secret's 43.
 API_KEY_SHOWN = 12
@@ -34,8 +33,8 @@ def session_cookies(access_token: str, refresh_token: str, expires_in_s: int) ->
     """The contract's three cookies."""
     return (
         Cookie("omoios_access_token", access_token, expires_in_s, True),
-        Cookie(REFRESH_COOKIE, refresh_token, REFRESH_COOKIE_AGE_S, True),
-        Cookie("omoios_auth_state", "true", REFRESH_COOKIE_AGE_S, False),
+        Cookie("omoios_refresh_token", refresh_token, _REFRESH_COOKIE_AGE_S, True),
+        Cookie("omoios_auth_state", "true", _REFRESH_COOKIE_AGE_S, False),
     )
 
 

@@ -90,6 +90,10 @@ class TokenOut(BaseModel):
     token_type: str = "bearer"
     expires_in: int
 
+    def cookies(self) -> tuple[rules.Cookie, ...]:
+        """The same pair as the contract's cookies."""
+        return rules.session_cookies(self.access_token, self.refresh_token, self.expires_in)
+
 
 class UserOut(BaseModel):
     """An account as its owner sees it."""

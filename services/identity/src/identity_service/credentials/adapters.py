@@ -64,11 +64,13 @@ class PinnedTransport(httpx2.AsyncBaseTransport):
         await self._inner.aclose()
 
     async def _resolve(self, host: str, port: int) -> str:
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise invalid("base_url", "this host cannot be found") from error
-        addresses = [str(entry[4][0]) for entry in found]
+        addresses = [host]
+        if not _is_ip(host):
+            try:
+                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            except OSError as error:
+                raise invalid("base_url", "this host cannot be found") from error
+            addresses = [str(entry[4][0]) for entry in found]
         # All of them: a mixed answer is how a private address is slipped in.
         if host.lower() not in self._allowed and not all(map(is_public, addresses)):
             raise invalid("base_url", "this address cannot be called from here")
