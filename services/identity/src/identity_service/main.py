@@ -18,11 +18,11 @@ from identity_service.credentials.service import CredentialService
 from identity_service.envelope.rules import Envelope
 from identity_service.mail.adapters import SmtpServer
 from identity_service.mail.service import MailService
-from identity_service.organizations import invitation_routes
 from identity_service.oauth import routes as oauth_routes
 from identity_service.oauth.adapters import providers_of
 from identity_service.oauth.service import OAuthService
 from identity_service.oauth.tokens_service import ProviderTokens
+from identity_service.organizations import invitation_routes
 from identity_service.organizations import routes as organizations_routes
 from identity_service.organizations.invitation_service import InvitationService
 from identity_service.organizations.member_service import MemberService
