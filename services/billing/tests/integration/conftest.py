@@ -95,23 +95,29 @@ class Billing:
 
     async def tell(self, body: Any, organization: str, *, event_id: str | None = None) -> None:
         """Hands an event to its consumer as the loop does: inbox row and effect in one transaction."""
+        await self.tell_together([(body, organization)], event_id=event_id)
+
+    async def tell_together(self, batch: list[tuple[Any, str]], *, event_id: str | None = None) -> None:
+        """Hands neighbouring events of one type to their consumers, all in one transaction."""
         from servicekit.db.event_options import event_type
 
-        kind = event_type(type(body))
-        headers = {
-            "Nats-Msg-Id": event_id or new_id(),
-            "Omoios-Time": "2026-11-23T10:00:00Z",
-            "Omoios-Aggregate-Type": "x",
-            "Omoios-Aggregate-Id": "x",
-            "Omoios-Version": "1",
-            "Omoios-Organization": organization,
-        }
-        event: Event[Any] = Event(headers, kind.subject, body.SerializeToString())
+        kind = event_type(type(batch[0][0]))
+        events: list[Event[Any]] = []
+        for body, organization in batch:
+            headers = {
+                "Nats-Msg-Id": event_id or new_id(),
+                "Omoios-Time": "2026-11-23T10:00:00Z",
+                "Omoios-Aggregate-Type": "x",
+                "Omoios-Aggregate-Id": "x",
+                "Omoios-Version": "1",
+                "Omoios-Organization": organization,
+            }
+            events.append(Event(headers, kind.subject, body.SerializeToString()))
         for group in self.running.service.consumers:
             source = group.sources.get(kind.service)
             if source is not None and kind.subject in source.handlers:
                 async with self.running.service.db.uow() as tx:
-                    await source.handlers[kind.subject](tx, [event])
+                    await source.handlers[kind.subject](tx, events)
 
     async def balances(self, organization: str) -> dict[str, int]:
         async with self.running.service.db.reader() as tx:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import uuid
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -48,6 +50,19 @@ class TestHttp:
         summary = (await billing.http.get(f"{ACCOUNT}/{organization}/usage-summary", headers=viewer)).json()
         assert summary["can_execute"] is True
         assert summary["reason"] == "free_tier"
+
+    async def test_an_account_is_read_while_it_is_being_charged(self, billing: Billing) -> None:
+        organization = billing.organization()
+        await billing.tell(created(organization), organization)
+        viewer = await billing.user(organization, "member")
+        async with billing.running.service.db.uow() as tx:
+            statement = "SELECT 1 FROM billing_accounts WHERE organization_id = $1 FOR UPDATE"
+            await (await tx.connection()).execute(statement, organization)
+            for path in ("", "/usage-summary", "/costs/summary"):
+                # A context of its own: this one has a transaction open already.
+                request = billing.http.get(f"{ACCOUNT}/{organization}{path}", headers=viewer)
+                answer = await asyncio.create_task(request, context=contextvars.Context())
+                assert answer.status_code == 200, path
 
     async def test_an_account_whose_event_is_late_is_made_by_asking(self, billing: Billing) -> None:
         organization = billing.organization()

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from typing import Any
 
 import grpc
 import pytest
+
+from billing_service.ledger import store
+from billing_service.ledger.tables import Account
+from servicekit.db import Tx
+from servicekit.ids import new_id
 
 from .conftest import Billing, Start, created, finished, restated, started, usage
 
@@ -174,6 +180,26 @@ class TestLife:
             reservation = await billing.reservation(execution)
             ends.add((reservation.state, reservation.spent_micro_usd, *(await billing.balances(organization)).values()))
         assert ends == {("settled", 280, INCLUDED - 280, 0, 280, 1, 0)}
+
+    async def test_a_batch_locks_its_accounts_in_one_order(
+        self, billing: Billing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = sorted([new_id(), new_id()])
+        for organization in (first, second):
+            await billing.tell(created(organization), organization)
+        locked: list[str] = []
+        change = store.change_account
+
+        async def noted(tx: Tx, account: Account, **changes: Any) -> Account:
+            locked.append(account.organization_id)
+            return await change(tx, account, **changes)
+
+        monkeypatch.setattr(store, "change_account", noted)
+        for batch in ([(usage(), second), (usage(), first)], [(started("a"), second), (started("b"), first)]):
+            locked.clear()
+            await billing.tell_together(batch)
+            assert locked == sorted(locked), batch
+            assert set(locked) == {first, second}
 
     async def test_the_ledger_check_sees_what_does_not_add_up(self, billing: Billing) -> None:
         organization = billing.organization()

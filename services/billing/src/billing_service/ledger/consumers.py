@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from billing_service.ledger.service import Execution, LedgerService
 from omoios.identity.events.v1 import events_pb2 as identity_events
 from omoios.workflow.events.v1 import events_pb2 as workflow_events
@@ -21,13 +24,15 @@ def consumers(ledger: LedgerService) -> Consumers:
     async def organization_updated(tx: Tx, event: Event[identity_events.OrganizationUpdated]) -> None:
         await ledger.update_account(tx, event.body.organization_id, event.body.billing_email)
 
-    @c.on(workflow_events.ExecutionStarted)
-    async def execution_started(tx: Tx, event: Event[workflow_events.ExecutionStarted]) -> None:
-        await ledger.confirm(tx, _execution(event.organization_id, event.body))
-
-    @c.on(workflow_events.ExecutionFinished)
-    async def execution_finished(tx: Tx, event: Event[workflow_events.ExecutionFinished]) -> None:
-        await ledger.finish(tx, _execution(event.organization_id, event.body), event.body.outcome)
+    @c.on_batch(workflow_events.ExecutionStarted, workflow_events.ExecutionFinished)
+    async def execution_changed(tx: Tx, events: Sequence[Event[Any]]) -> None:
+        # Accounts are locked in one order by everybody who locks several, so that nobody waits in a circle.
+        for event in sorted(events, key=lambda event: event.organization_id or ""):
+            execution = _execution(event.organization_id, event.body)
+            if isinstance(event.body, workflow_events.ExecutionStarted):
+                await ledger.confirm(tx, execution)
+            else:
+                await ledger.finish(tx, execution, event.body.outcome)
 
     @c.on(workflow_events.ExecutionRestated)
     async def execution_restated(tx: Tx, event: Event[workflow_events.ExecutionRestated]) -> None:

@@ -106,6 +106,11 @@ class LedgerService:
         """Account and plan, for whom may see it; made on first sight when the organization's event has not arrived."""
         principal.require("billing:read", organization_id, ACCOUNT_NOT_FOUND)
         await self.ensure_account(organization_id)
+        # Without a lock: who looks must not wait for the charges that are being written.
+        async with self._db.reader() as tx:
+            account = await store.find_account(tx, organization_id)
+        if account is not None and utc_now() < account.period_ends_at:
+            return account
         async with self._db.uow() as tx:
             account = await self.account(tx, organization_id)
             return account, await self._plans.of(tx, account)
