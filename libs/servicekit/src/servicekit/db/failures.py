@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 import sqlalchemy.exc
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 
 from servicekit.errors import AppError, ErrorSpec, Kind
 
@@ -27,6 +28,8 @@ _UNLUCKY = (
     asyncpg.LockNotAvailableError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
+    # The driver's word for a connection that broke in the middle of its own bookkeeping.
+    asyncpg.InternalClientError,
 )
 
 
@@ -38,6 +41,9 @@ def is_away(error: BaseException | None) -> bool:
         return True
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         return error.connection_invalidated or is_away(_driver_error(error))
+    if isinstance(error, AsyncAdapt_asyncpg_dbapi.Error):
+        # Raised where the kit begins a transaction on the adapted connection itself, past SQLAlchemy's wrapping.
+        return is_away(error.__cause__)
     if isinstance(error, asyncpg.InterfaceError):
         return "closed" in str(error)
     return isinstance(error, _AWAY)
@@ -46,6 +52,8 @@ def is_away(error: BaseException | None) -> bool:
 def is_transient(error: BaseException | None) -> bool:
     """Tell whether the same transaction may succeed when it is run again a moment later."""
     if isinstance(error, sqlalchemy.exc.DBAPIError) and isinstance(_driver_error(error), _UNLUCKY):
+        return True
+    if isinstance(error, AsyncAdapt_asyncpg_dbapi.Error) and isinstance(error.__cause__, _UNLUCKY):
         return True
     return is_away(error) or isinstance(error, (*_UNLUCKY, TimeoutError))
 
