@@ -49,9 +49,12 @@ admin: install ## Make a platform super admin: email=you@example.com
 	@$(LOCAL) admin '$(email)' $(args)
 
 ##@ Development
-.PHONY: test check fmt e2e bench coverage
+.PHONY: test faults check fmt e2e bench coverage
 test: install ## All tests: unit, integration, gateway, contract, end to end (phase=unit k=outbox)
 	@$(RUN) -m tools.run_tests $(phase) $(if $(k),-- -k '$(k)')
+
+faults: install ## Faults under load, judged by one checker: only=services,broker seed=7 long=1 report=1
+	@$(RUN) -m tests.faults $(if $(only),--only '$(only)') $(if $(seed),--seed $(seed)) $(if $(long),--long) $(if $(report),--report)
 
 e2e: install ## The end-to-end tests alone
 	@$(RUN) -m tools.run_tests e2e

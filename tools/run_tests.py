@@ -58,8 +58,8 @@ class Sum:
 def phase_of(path: Path) -> str:
     """The phase that a test file belongs to, from its place in the tree."""
     parts = path.parts
-    if parts[0] == "tests":
-        return parts[1] if parts[1] in {"contract", "e2e"} else "integration"
+    if parts[0] == "tests" and parts[1] in {"contract", "e2e"}:
+        return parts[1]
     if parts[0] == "gateway":
         return "gateway"
     return "unit" if parts[0] == "tools" or "unit" in parts else "integration"

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("gateway/edge/tests/unit/test_a.py", "gateway"),
         ("tests/contract/test_a.py", "contract"),
         ("tests/e2e/test_a.py", "e2e"),
+        ("tests/faults/tests/unit/test_a.py", "unit"),
     ],
 )
 def test_place_decides_the_phase(path: str, phase: str) -> None:

@@ -24,19 +24,20 @@ def consumers(ledger: LedgerService) -> Consumers:
     async def organization_updated(tx: Tx, event: Event[identity_events.OrganizationUpdated]) -> None:
         await ledger.update_account(tx, event.body.organization_id, event.body.billing_email)
 
-    @c.on_batch(workflow_events.ExecutionStarted, workflow_events.ExecutionFinished)
+    @c.on_batch(
+        workflow_events.ExecutionStarted, workflow_events.ExecutionFinished, workflow_events.ExecutionRestated
+    )
     async def execution_changed(tx: Tx, events: Sequence[Event[Any]]) -> None:
         # Accounts are locked in one order by everybody who locks several, so that nobody waits in a circle.
         for event in sorted(events, key=lambda event: event.organization_id or ""):
-            execution = _execution(event.organization_id, event.body)
-            if isinstance(event.body, workflow_events.ExecutionStarted):
-                await ledger.confirm(tx, execution)
-            else:
-                await ledger.finish(tx, execution, event.body.outcome)
-
-    @c.on(workflow_events.ExecutionRestated)
-    async def execution_restated(tx: Tx, event: Event[workflow_events.ExecutionRestated]) -> None:
-        await ledger.restated(tx, _execution(event.organization_id, event.body), event.body.state)
+            body, execution = event.body, _execution(event.organization_id, event.body)
+            match body:
+                case workflow_events.ExecutionStarted():
+                    await ledger.confirm(tx, execution)
+                case workflow_events.ExecutionFinished():
+                    await ledger.finish(tx, execution, body.outcome)
+                case workflow_events.ExecutionRestated():
+                    await ledger.restated(tx, execution, body.state)
 
     return c
 

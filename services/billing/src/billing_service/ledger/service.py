@@ -108,9 +108,9 @@ class LedgerService:
         await self.ensure_account(organization_id)
         # Without a lock: who looks must not wait for the charges that are being written.
         async with self._db.reader() as tx:
-            account = await store.find_account(tx, organization_id)
-        if account is not None and utc_now() < account.period_ends_at:
-            return account
+            found = await store.find_account(tx, organization_id)
+            if found is not None and utc_now() < found.period_ends_at:
+                return found, await self._plans.of(tx, found)
         async with self._db.uow() as tx:
             account = await self.account(tx, organization_id)
             return account, await self._plans.of(tx, account)

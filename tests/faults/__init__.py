@@ -1,0 +1,1 @@
+"""Faults under load, and the checker that judges what is left; see README.md."""

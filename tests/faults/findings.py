@@ -1,0 +1,34 @@
+"""What runs found in the product, and where it was mended; the results page lists it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`by`: the scenario. `mended`: what was changed, or why it stays."""
+
+    by: str
+    found: str
+    mended: str
+
+
+FINDINGS: tuple[Finding, ...] = (
+    Finding(
+        "services",
+        "A billing account could not be read (503 after 3 s) while charges of its organization were being written: the "
+        "read locked the row.",
+        "It is read without a lock; only the turn of a month takes one.",
+    ),
+    Finding(
+        "services",
+        "Two consumers of billing deadlocked: each locked the accounts of a batch in the order of its events.",
+        "Both lock accounts in one order.",
+    ),
+    Finding(
+        "stores",
+        "`kill -9` of PostgreSQL just where a transaction begins was answered 500 instead of 503.",
+        "The kit knows this failure of the driver, too.",
+    ),
+)

@@ -1,0 +1,69 @@
+"""`docs/reliability.md`: what is tried, how often, what holds, and what was found. Its layout depends on no timing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omoios_local.state import repository_root
+from tests.faults.checker import PROMISES
+from tests.faults.findings import FINDINGS
+from tests.faults.run import Case
+from tests.faults.scenarios import SCENARIOS
+
+PAGE = repository_root() / "docs" / "reliability.md"
+
+
+def render(cases: list[Case], *, long: bool) -> str:
+    """The page of a run of every scenario."""
+    lines = [
+        "# Reliability: what was tried, and what held",
+        "",
+        "Written by `make faults report=1`; do not edit by hand. `make faults` tries the same on this machine in less",
+        "than ten minutes and prints every case with its seed and its times.",
+        "",
+        "One embedded stack stands under one steady load through the gateway: three organizations create projects,",
+        "tickets, tasks and specs, move tickets, begin executions (so reserve budgets), claim tasks, report sandbox",
+        "events and usage, complete tasks, and read the WebSocket; a prober reads from every service. Each operation",
+        "is recorded as acknowledged, refused or unknown. After each scenario the load is held, the stack comes to",
+        "rest, and one checker compares the history with the six databases, JetStream and the public API.",
+        "",
+        "## Scenarios",
+        "",
+        "| Scenario | Tried | Must hold | How often | With `long=1` | " + ("Long run" if long else "Run") + " |",
+        "|---|---|---|---|---|---|",
+    ]
+    for scenario in SCENARIOS:
+        ours = [case for case in cases if case.scenario == scenario.name]
+        often, longer = scenario.times
+        lines.append(
+            f"| {scenario.name} | {scenario.tried} | {scenario.holds} | {often} | {longer} | {_result(ours)} |"
+        )
+    lines += ["", "## What the checker proves after each scenario", "", "| Promise | |", "|---|---|"]
+    lines += [f"| {name} | {(promise.__doc__ or '').splitlines()[0]} |" for name, promise in PROMISES.items()]
+    lines += [
+        "",
+        "Its own tests plant each violation and see it found: `tests/faults/tests/unit/test_checker.py`.",
+        "",
+        "## What runs found",
+        "",
+    ]
+    if FINDINGS:
+        lines += ["| Scenario | Found | Mended |", "|---|---|---|"]
+        lines += [f"| {item.by} | {item.found} | {item.mended} |" for item in FINDINGS]
+    else:
+        lines.append("Nothing that had to be mended in the product.")
+    return "\n".join(lines) + "\n"
+
+
+def _result(cases: list[Case]) -> str:
+    failed = [case.name for case in cases if case.problems]
+    skipped = [case.name for case in cases if case.skipped]
+    passed = len(cases) - len(failed) - len(skipped)
+    text = f"{passed} of {len(cases)} cases passed"
+    if failed:
+        text += f"; failed: {', '.join(failed)}"
+    return text + (f"; skipped: {', '.join(skipped)}" if skipped else "")
+
+
+def write(cases: list[Case], *, long: bool, page: Path = PAGE) -> None:
+    page.write_text(render(cases, long=long))

@@ -1,0 +1,187 @@
+"""Two instances of every service behind Traefik."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx2
+from websockets.asyncio.client import connect
+
+from omoios_local.ports import SERVICES
+from tests.faults import judge
+from tests.faults.run import Run
+from tests.faults.stack import eventually
+from tests.faults.tenant import PASSWORD, Tenant
+
+# A revocation reaches each process within a second; polled up to this.
+SPREAD_S = 10.0
+LEADERS = """
+SELECT count(*)::int AS number FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND a.datname = $1 AND a.application_name LIKE $1 || ':relay:%'
+"""
+
+
+def instances(run: Run) -> None:
+    """Scale to two, try, and scale back; nothing of it may fail a request."""
+    with run.case("a second instance of every service") as case:
+        began = run.load.history.now()
+        run.stack.client.up(instances=dict.fromkeys(SERVICES, 2))
+        run.healthy()
+        case.problems += _failures(run, began)
+    # Peers learn of new instances by their restart.
+    for service in SERVICES:
+        run.stack.client.restart(service)
+    run.healthy(within_s=60)
+    with run.case("exactly one relay a service") as case:
+        case.problems += [f"{name}: {_relays(run, name)} relays" for name in SERVICES if _relays(run, name) != 1]
+    with run.case("a revoked session is refused by all twelve processes") as case:
+        revoked_everywhere(run, 12)
+    with run.case("a removed member is a stranger to both instances") as case:
+        _removal(run)
+    with run.case("the WebSocket of each instance tells the same") as case:
+        asyncio.run(_sockets(run))
+    for number in range(run.times):
+        again = f", time {number + 1}" if number else ""
+        for service in SERVICES:
+            with run.case(f"rolling restart of {service}{again}") as case:
+                began = run.load.history.now()
+                run.stack.client.restart(service)
+                run.healthy()
+                case.problems += _failures(run, began)
+        with run.case(f"kill -9 of one instance of two, each service in turn{again}") as case:
+            for service in SERVICES:
+                began = run.load.history.now()
+                run.stack.client.kill(service, "KILL", run.rng.choice((1, 2)))
+                run.healthy()
+                eventually(lambda name=service: run.stack.ready(name), f"{service} is whole again", 60)
+                case.problems += judge.improper(run.since(began))
+                eventually(lambda name=service: _relays(run, name) == 1, f"{service} has one relay again", 30)
+    with run.case("back to one instance of every service") as case:
+        began = run.load.history.now()
+        run.stack.client.up(instances=dict.fromkeys(SERVICES, 1))
+        run.healthy()
+        case.problems += _failures(run, began)
+    for service in SERVICES:
+        run.stack.client.restart(service)
+    run.healthy(within_s=60)
+
+
+def _failures(run: Run, began: float) -> list[str]:
+    """Requests that failed, of whatever kind: a planned restart must not be felt."""
+    requests = run.since(began)
+    return judge.failed(requests, sorted({item.kind for item in requests}))
+
+
+def _relays(run: Run, service: str) -> int:
+    return int(run.stack.sql(service, LEADERS, service)[0]["number"])
+
+
+def _ports(run: Run, service: str) -> list[int]:
+    """HTTP ports of the service's instances."""
+    return [unit["ports"][0] for unit in run.stack.units(service)]
+
+
+def _person(run: Run, mark: str) -> tuple[httpx2.Client, dict[str, Any], dict[str, Any]]:
+    """A new user beside the load: client of the gateway, the user, the pair of tokens."""
+    http = httpx2.Client(base_url=f"{run.stack.url}/api/v1", timeout=30, trust_env=False)
+    email = f"{mark}-{secrets.token_hex(4)}@example.com"
+    user = _ok(http.post("/auth/register", json={"email": email, "password": PASSWORD, "full_name": mark}))
+    tokens = _ok(http.post("/auth/login", json={"email": email, "password": PASSWORD}))
+    http.cookies.clear()
+    return http, user, tokens
+
+
+def _ok(answer: httpx2.Response) -> dict[str, Any]:
+    assert answer.is_success, f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text[:200]}"
+    found: dict[str, Any] = answer.json() if answer.content else {}
+    return found
+
+
+def _status(port: int, path: str, token: str) -> int:
+    """Status of a read at one process, past the gateway."""
+    url = f"http://127.0.0.1:{port}/api/v1{path}"
+    answer = httpx2.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=30, trust_env=False)
+    return answer.status_code
+
+
+def _everywhere(run: Run, path: str, token: str, services: tuple[str, ...]) -> dict[int, int]:
+    return {port: _status(port, path, token) for name in services for port in _ports(run, name)}
+
+
+def revoked_everywhere(run: Run, processes: int) -> None:
+    """A new session is let in by so many processes at once, and by none once it was ended."""
+    http, user, tokens = _person(run, "revoked")
+    token = tokens["access_token"]
+    paths = {
+        "identity": "/auth/me",
+        "workflow": "/projects",
+        "agents": "/agents",
+        "monitoring": "/alerts",
+        "billing": f"/billing/account/{secrets.token_hex(8)}",
+        "vcs": f"/commits/ticket/{secrets.token_hex(8)}",
+    }
+    found = {port: _status(port, paths[name], token) for name in SERVICES for port in _ports(run, name)}
+    assert len(found) == processes, f"{len(found)} processes"
+    assert 401 not in found.values(), f"refused before the session ended: {found}"
+    _ok(http.post("/auth/logout", json={}, headers={"Authorization": f"Bearer {token}"}))
+
+    def refused() -> bool:
+        answers = [_status(port, paths[name], token) for name in SERVICES for port in _ports(run, name)]
+        return set(answers) == {401}
+
+    eventually(refused, f"all of them refuse {user['id']}'s ended session", SPREAD_S)
+    http.close()
+
+
+def _removal(run: Run) -> None:
+    owner: Tenant = run.load.tenants[1]
+    http, user, tokens = _person(run, "member")
+    signed = {"Authorization": f"Bearer {owner.token}"}
+    members = f"/organizations/{owner.organization_id}/members"
+    roles = _ok(http.get(f"/organizations/{owner.organization_id}/roles", headers=signed))
+    listed = roles if isinstance(roles, list) else roles.get("roles", [])
+    viewer = next(role["id"] for role in listed if role["name"] == "viewer")
+    member = _ok(http.post(members, json={"user_id": user["id"], "role_id": viewer}, headers=signed))
+    path, token = f"/projects/{owner.project_id}", tokens["access_token"]
+    eventually(
+        lambda: set(_everywhere(run, path, token, ("workflow",)).values()) == {200}, "both let the member in", SPREAD_S
+    )
+    _ok(http.delete(f"{members}/{member['id']}", headers=signed))
+    eventually(
+        lambda: set(_everywhere(run, path, token, ("workflow",)).values()) == {404}, "both shut him out", SPREAD_S
+    )
+    http.close()
+
+
+async def _sockets(run: Run) -> None:
+    tenant = run.load.tenants[2]
+    query = urlencode({"token": tenant.token, "event_types": "TICKET_CREATED"})
+    heard: dict[int, set[str]] = {port: set() for port in _ports(run, "monitoring")}
+    assert len(heard) == 2, f"{len(heard)} instances of monitoring"
+
+    async def listen(port: int) -> None:
+        async with connect(f"ws://127.0.0.1:{port}/api/v1/ws/events?{query}", proxy=None, open_timeout=20) as socket:
+            async for text in socket:
+                frame = json.loads(text)
+                if "event_type" in frame:
+                    heard[port].add(frame["entity_id"])
+
+    listeners = [asyncio.create_task(listen(port)) for port in heard]
+    try:
+        # The load goes on: whatever ticket is created now must come over both.
+        first, second = heard
+        deadline = time.monotonic() + 30
+        while len(heard[first] & heard[second]) < 3:
+            assert time.monotonic() < deadline, f"in common came {len(heard[first] & heard[second])} of {heard}"
+            for listener in listeners:
+                assert not listener.done(), f"a socket ended: {listener.exception()}"
+            await asyncio.sleep(0.2)
+    finally:
+        for listener in listeners:
+            listener.cancel()
+        await asyncio.gather(*listeners, return_exceptions=True)
