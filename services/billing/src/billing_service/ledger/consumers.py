@@ -24,9 +24,7 @@ def consumers(ledger: LedgerService) -> Consumers:
     async def organization_updated(tx: Tx, event: Event[identity_events.OrganizationUpdated]) -> None:
         await ledger.update_account(tx, event.body.organization_id, event.body.billing_email)
 
-    @c.on_batch(
-        workflow_events.ExecutionStarted, workflow_events.ExecutionFinished, workflow_events.ExecutionRestated
-    )
+    @c.on_batch(workflow_events.ExecutionStarted, workflow_events.ExecutionFinished, workflow_events.ExecutionRestated)
     async def execution_changed(tx: Tx, events: Sequence[Event[Any]]) -> None:
         # Accounts are locked in one order by everybody who locks several, so that nobody waits in a circle.
         for event in sorted(events, key=lambda event: event.organization_id or ""):
