@@ -291,13 +291,22 @@ async def test_events_of_the_workflow_end_sandboxes_whatever_their_order(world: 
     }
 
     stale = [
-        (name, workflow_events.TaskRequeued(task=workflow_events.TaskReference(task_id=name), attempt=0))
+        (
+            name,
+            workflow_events.TaskRequeued(
+                task=workflow_events.TaskReference(task_id=name), attempt=0, sandbox_id=f"older-{name}"
+            ),
+        )
         for name in claims
     ]
     await tell(service, *stale)
     assert await world.rows("SELECT 1 FROM sandboxes WHERE state = 'ended'") == []
     messages = [
-        (name, kind(task=workflow_events.TaskReference(task_id=name), attempt=1)) for name, kind in kinds.items()
+        (
+            name,
+            kind(task=workflow_events.TaskReference(task_id=name), attempt=1, sandbox_id=claims[name]["sandbox"]["id"]),
+        )
+        for name, kind in kinds.items()
     ]
     await tell(service, *messages, *reversed(messages))
     rows = {row[0]: row[1] for row in await world.rows("SELECT task_id, end_reason FROM sandboxes")}

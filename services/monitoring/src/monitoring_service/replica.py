@@ -7,6 +7,7 @@ tells (when a task was made, when its last attempt began) is kept whichever come
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,7 +46,10 @@ class ReplicaTask(Base):
 
 
 class ReplicaTicket(Base):
-    """A ticket as workflow's events tell it. `priority` is unknown until its creation was heard of."""
+    """A ticket as workflow's events tell it. Title and priority are unknown until its creation was heard of.
+
+    `blocker`: what blocks it, empty while nothing does.
+    """
 
     __tablename__ = "replica_tickets"
 
@@ -57,6 +61,7 @@ class ReplicaTicket(Base):
     priority_version: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     is_blocked: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     blocked_version: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    blocker: Mapped[str] = mapped_column(server_default=text("''"))
 
 
 class ReplicaAgent(Base):
@@ -143,14 +148,29 @@ ON CONFLICT (ticket_id) DO UPDATE SET
     title = coalesce(t.title, excluded.title),
     priority = CASE WHEN excluded.priority_version > t.priority_version THEN excluded.priority ELSE t.priority END,
     priority_version = greatest(t.priority_version, excluded.priority_version)
+RETURNING organization_id, project_id, title, priority, is_blocked, blocker
 """
 _TICKET_BLOCKED = """
-INSERT INTO replica_tickets AS t (ticket_id, organization_id, project_id, is_blocked, blocked_version)
-VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (ticket_id) DO UPDATE SET is_blocked = excluded.is_blocked, blocked_version = excluded.blocked_version
+INSERT INTO replica_tickets AS t (ticket_id, organization_id, project_id, is_blocked, blocked_version, blocker)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (ticket_id) DO UPDATE SET is_blocked = excluded.is_blocked, blocked_version = excluded.blocked_version,
+    blocker = excluded.blocker
 WHERE excluded.blocked_version > t.blocked_version
-RETURNING priority, title
+RETURNING organization_id, project_id, title, priority, is_blocked, blocker
 """
+
+
+@dataclass(frozen=True, slots=True)
+class TicketState:
+    """What is known of a ticket now."""
+
+    organization_id: str
+    project_id: str
+    title: str | None
+    priority: str | None
+    is_blocked: bool
+    blocker: str
+
 
 TaskRow = tuple[
     str, str, str, str, str, str, str, int, datetime | None, datetime | None, datetime | None
@@ -183,19 +203,21 @@ async def write_agent_health(tx: Tx, agent_id: str, organization_id: str, *, mis
 
 async def write_ticket(
     tx: Tx, ticket_id: str, organization_id: str, project_id: str, title: str | None, priority: str, version: int
-) -> None:
-    """Merges title and priority of a ticket."""
-    await (await tx.connection()).execute(_TICKET, ticket_id, organization_id, project_id, title, priority, version)
+) -> TicketState:
+    """Merges title and priority of a ticket; returns how it stands then."""
+    connection = await tx.connection()
+    row = await connection.fetchrow(_TICKET, ticket_id, organization_id, project_id, title, priority, version)
+    return TicketState(*row)
 
 
 async def write_ticket_blocked(
-    tx: Tx, ticket_id: str, organization_id: str, project_id: str, *, blocked: bool, version: int
-) -> tuple[str | None, str | None] | None:
-    """Notes that a ticket is blocked or not; its priority and title, None when a later word is known."""
+    tx: Tx, ticket_id: str, organization_id: str, project_id: str, *, blocked: bool, version: int, blocker: str = ""
+) -> TicketState | None:
+    """Notes that a ticket is blocked or not; returns how it stands then, None when a later word is known."""
     row = await (await tx.connection()).fetchrow(
-        _TICKET_BLOCKED, ticket_id, organization_id, project_id, blocked, version
+        _TICKET_BLOCKED, ticket_id, organization_id, project_id, blocked, version, blocker
     )
-    return None if row is None else (row[0], row[1])
+    return None if row is None else TicketState(*row)
 
 
 def consumers() -> Consumers:

@@ -42,6 +42,14 @@ class TestMirror:
         foreign = pb.BindRepositoryRequest(project_id=project, organization_id="org-2", url=str(vcs.origin))
         assert await code_of(vcs.call("BindRepository", foreign, "workflow")) is grpc.StatusCode.NOT_FOUND
 
+    async def test_bound_anew_its_versions_go_on_above_the_old_ones(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        first = await vcs.repository(project)
+        await vcs.call("UnbindRepository", pb.UnbindRepositoryRequest(project_id=project), "workflow")
+        request = pb.BindRepositoryRequest(project_id=project, organization_id=ORGANIZATION, url=str(vcs.origin))
+        again = (await vcs.call("BindRepository", request, "workflow")).repository
+        assert again.version > first.version
+
     @pytest.mark.parametrize(
         "url",
         [

@@ -9,27 +9,30 @@ from servicekit.events import Consumers, Event
 
 
 def consumers(service: SandboxService) -> Consumers:
-    """Each handler ends what still runs of the attempts the event is about; a second delivery finds nothing."""
+    """Each handler ends the sandbox of the attempt that the event is about, and none where nothing ran.
+
+    Every attempt's end has an event of its own, so that no order of arrival gives a sandbox another attempt's reason.
+    """
     c = Consumers("sandboxes")
 
     @c.on(workflow.TaskCancelled)
     async def task_cancelled(tx: Tx, event: Event[workflow.TaskCancelled]) -> None:
-        await service.end_attempts(tx, event.body.task.task_id, event.body.attempt, "cancelled")
+        await service.end(tx, event.body.sandbox_id, "cancelled")
 
     @c.on(workflow.TaskRequeued)
     async def task_requeued(tx: Tx, event: Event[workflow.TaskRequeued]) -> None:
-        await service.end_attempts(tx, event.body.task.task_id, event.body.attempt, "lost")
+        await service.end(tx, event.body.sandbox_id, "lost")
 
     @c.on(workflow.TaskFailed)
     async def task_failed(tx: Tx, event: Event[workflow.TaskFailed]) -> None:
-        await service.end_attempts(tx, event.body.task.task_id, event.body.attempt, "failed")
+        await service.end(tx, event.body.sandbox_id, "failed")
 
     @c.on(workflow.TaskRetryScheduled)
     async def task_retry_scheduled(tx: Tx, event: Event[workflow.TaskRetryScheduled]) -> None:
-        await service.end_attempts(tx, event.body.task.task_id, event.body.attempt, "failed")
+        await service.end(tx, event.body.sandbox_id, "failed")
 
     @c.on(workflow.TaskCompleted)
     async def task_completed(tx: Tx, event: Event[workflow.TaskCompleted]) -> None:
-        await service.end_attempts(tx, event.body.task.task_id, event.body.attempt, "completed")
+        await service.end(tx, event.body.sandbox_id, "completed")
 
     return c

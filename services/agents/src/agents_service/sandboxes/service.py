@@ -143,13 +143,6 @@ class SandboxService:
             await self.agents.work_ended(tx, sandbox.agent_id)
         return sandbox
 
-    async def end_attempts(self, tx: Tx, task_id: str, attempt: int, reason: str) -> int:
-        """End what still runs of a task's attempts up to the given one; joins the transaction of a consumer."""
-        ended = 0
-        for sandbox_id in await store.running_of_attempt(tx, task_id, attempt):
-            ended += await self.end(tx, sandbox_id, reason) is not None
-        return ended
-
     async def end_many(self, sandbox_ids: Sequence[str], reason: str) -> list[str]:
         """End sandboxes for another service; returns those that were running."""
         ended = []

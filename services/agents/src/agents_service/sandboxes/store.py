@@ -54,14 +54,6 @@ async def silent(tx: Tx, silent_s: float, limit: int) -> Sequence[Sandbox]:
     return (await tx.session.execute(query)).scalars().all()
 
 
-async def running_of_attempt(tx: Tx, task_id: str, up_to_attempt: int) -> Sequence[str]:
-    """Running sandboxes of a task's attempts up to the given one."""
-    query = select(Sandbox.id).where(
-        Sandbox.task_id == task_id, Sandbox.attempt <= up_to_attempt, Sandbox.state == RUNNING
-    )
-    return (await tx.session.execute(query)).scalars().all()
-
-
 async def has_running(tx: Tx, agent_id: str) -> bool:
     """Whether an agent has a running sandbox."""
     query = select(Sandbox.id).where(Sandbox.agent_id == agent_id, Sandbox.state == RUNNING).limit(1)

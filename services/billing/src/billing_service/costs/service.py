@@ -53,7 +53,7 @@ class CostService:
 
     async def record(self, tx: Tx, organization_id: str, entries: Sequence[agents_events.UsageEntry]) -> None:
         """Prices usage and charges it, each usage once."""
-        account = await self._ledger.open_account(tx, organization_id, "")
+        account = await self._ledger.open_account(tx, organization_id)
         prices = _price_list(await store.prices(tx))
         records = await store.add(tx, [_row(prices, organization_id, entry) for entry in entries])
         for record in records:

@@ -18,11 +18,11 @@ def consumers(ledger: LedgerService) -> Consumers:
 
     @c.on(identity_events.OrganizationCreated)
     async def organization_created(tx: Tx, event: Event[identity_events.OrganizationCreated]) -> None:
-        await ledger.open_account(tx, event.body.organization_id, event.body.billing_email)
+        await ledger.told_of(tx, event.body.organization_id, event.body.billing_email, event.version)
 
     @c.on(identity_events.OrganizationUpdated)
     async def organization_updated(tx: Tx, event: Event[identity_events.OrganizationUpdated]) -> None:
-        await ledger.update_account(tx, event.body.organization_id, event.body.billing_email)
+        await ledger.told_of(tx, event.body.organization_id, event.body.billing_email, event.version)
 
     @c.on_batch(workflow_events.ExecutionStarted, workflow_events.ExecutionFinished, workflow_events.ExecutionRestated)
     async def execution_changed(tx: Tx, events: Sequence[Event[Any]]) -> None:

@@ -60,13 +60,12 @@ class LedgerService:
 
     # Accounts
 
-    async def open_account(self, tx: Tx, organization_id: str, billing_email: str) -> Account:
+    async def open_account(self, tx: Tx, organization_id: str) -> Account:
         """The account of an organization, made on the free tier with its first allowance when there is none."""
         account = await store.add_account(
             tx,
             id=new_id(),
             organization_id=organization_id,
-            billing_email=billing_email or None,
             period_ends_at=rules.next_month(utc_now()),
         )
         if account is None:
@@ -78,11 +77,11 @@ class LedgerService:
         events.account_created(tx, account)
         return account
 
-    async def update_account(self, tx: Tx, organization_id: str, billing_email: str) -> None:
-        """Takes over the organization's billing address."""
-        account = await store.find_account(tx, organization_id, lock=True)
-        if account is not None and account.billing_email != (billing_email or None):
-            await store.change_account(tx, account, billing_email=billing_email or None)
+    async def told_of(self, tx: Tx, organization_id: str, billing_email: str, version: int) -> None:
+        """Opens the account of an organization and takes over its billing address, unless a newer one is known."""
+        account = await self.open_account(tx, organization_id)
+        if version > account.organization_version:
+            await store.change_account(tx, account, billing_email=billing_email or None, organization_version=version)
 
     async def ensure_account(self, organization_id: str) -> None:
         """Makes the account of an organization whose event has not arrived. Raises `billing.account_not_found`."""
@@ -93,7 +92,7 @@ class LedgerService:
         if organization is None:
             raise ACCOUNT_NOT_FOUND()
         async with self._db.uow() as tx:
-            await self.open_account(tx, organization_id, organization.billing_email)
+            await self.told_of(tx, organization_id, organization.billing_email, organization.version)
 
     async def account(self, tx: Tx, organization_id: str) -> Account:
         """The account with the current month's numbers, locked. Raises `billing.account_not_found`."""
@@ -295,7 +294,7 @@ class LedgerService:
         locked = await self._locked(tx, execution.id)
         if locked is not None:
             return locked
-        await self.open_account(tx, execution.organization_id, "")
+        await self.open_account(tx, execution.organization_id)
         account = await self.account(tx, execution.organization_id)
         reservation = await store.add_reservation(
             tx,

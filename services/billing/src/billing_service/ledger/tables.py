@@ -25,7 +25,10 @@ class PlanTier(Base):
 
 
 class Account(Base):
-    """The billing account of an organization. The three balances are the sums of its ledger entries."""
+    """The billing account of an organization. The three balances are the sums of its ledger entries.
+
+    `organization_version`: the version of the organization that the address is from; 0 where it was never told.
+    """
 
     __tablename__ = "billing_accounts"
     __table_args__ = (
@@ -38,7 +41,8 @@ class Account(Base):
     tier: Mapped[str] = mapped_column(ForeignKey("plan_tiers.tier"), server_default=text("'free'"))
     status: Mapped[str] = mapped_column(server_default=text("'pending'"))
     billing_email: Mapped[str | None]
-    # Only the release before revision 0002 reads these three, while it is replaced; the next revision drops them.
+    organization_version: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    # Only the release before revision 0002 reads these three, while it is replaced; a later one drops them.
     workflows_limit: Mapped[int] = mapped_column(server_default=text("5"))
     agents_limit: Mapped[int] = mapped_column(server_default=text("1"))
     included_micro_usd: Mapped[int] = mapped_column(BigInteger, server_default=text("5000000"))

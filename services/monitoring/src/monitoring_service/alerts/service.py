@@ -13,6 +13,7 @@ from monitoring_service.alerts import rules, store
 from monitoring_service.alerts.tables import Alert, AlertRule
 from monitoring_service.anomalies.service import AnomalyService
 from monitoring_service.errors import ALERT_NOT_FOUND, ALERT_RESOLVED
+from monitoring_service.replica import TicketState
 from servicekit.auth import Principal
 from servicekit.db import Database, Tx
 from servicekit.ids import new_id
@@ -70,34 +71,31 @@ class AlertService:
     async def ticket_told(
         self, tx: Tx, ticket_id: str, organization_id: str, project_id: str, title: str, priority: str, version: int
     ) -> None:
-        """Remember what a ticket is."""
-        await replica.write_ticket(tx, ticket_id, organization_id, project_id, title, priority, version)
+        """Remember what a ticket is; its being blocked may have been heard of before."""
+        known = await replica.write_ticket(tx, ticket_id, organization_id, project_id, title, priority, version)
+        await self._weigh(tx, ticket_id, known)
 
     async def ticket_changed(
         self, tx: Tx, ticket_id: str, organization_id: str, project_id: str, changes_json: str, version: int
     ) -> None:
-        """Remember another priority."""
+        """Remember another priority; a blocked ticket is critical from now on, or no more."""
         try:
             priority = json.loads(changes_json or "{}").get("priority")
         except (ValueError, AttributeError):
             return
         if isinstance(priority, str):
-            await replica.write_ticket(tx, ticket_id, organization_id, project_id, None, priority, version)
+            known = await replica.write_ticket(tx, ticket_id, organization_id, project_id, None, priority, version)
+            await self._weigh(tx, ticket_id, known)
 
     async def ticket_blocked(
         self, tx: Tx, ticket_id: str, organization_id: str, project_id: str, blocker: str, version: int
     ) -> None:
         """Ask the rules about a blocked ticket, unless it was unblocked since."""
         known = await replica.write_ticket_blocked(
-            tx, ticket_id, organization_id, project_id, blocked=True, version=version
+            tx, ticket_id, organization_id, project_id, blocked=True, version=version, blocker=blocker
         )
-        if known is None:
-            return
-        priority, title = known
-        labels = {"ticket_id": ticket_id, "project_id": project_id}
-        description = f"Ticket {title or ticket_id} is blocked: {blocker or 'no reason given'}."
-        subject = Subject(organization_id, project_id, "ticket", ticket_id, labels, description)
-        await self._evaluate(tx, subject, rules.ticket_readings(priority))
+        if known is not None:
+            await self._weigh(tx, ticket_id, known)
 
     async def ticket_unblocked(
         self, tx: Tx, ticket_id: str, organization_id: str, project_id: str, version: int
@@ -109,6 +107,21 @@ class AlertService:
         if known is not None:
             metrics = rules.ticket_readings("CRITICAL")
             await self._resolve(tx, organization_id, "ticket", ticket_id, metrics, "The ticket is unblocked.")
+
+    async def _weigh(self, tx: Tx, ticket_id: str, known: TicketState) -> None:
+        """Have the alerts of a blocked ticket say what is known of it now, whatever was heard of last."""
+        if not known.is_blocked:
+            return
+        readings = rules.ticket_readings(known.priority)
+        labels = {"ticket_id": ticket_id, "project_id": known.project_id}
+        description = f"Ticket {known.title or ticket_id} is blocked: {known.blocker or 'no reason given'}."
+        subject = Subject(known.organization_id, known.project_id, "ticket", ticket_id, labels, description)
+        await self._evaluate(tx, subject, readings)
+        gone = {name: value for name, value in rules.ticket_readings("CRITICAL").items() if name not in readings}
+        if gone and known.priority is not None:
+            await self._resolve(
+                tx, known.organization_id, "ticket", ticket_id, gone, "The ticket is no longer critical."
+            )
 
     async def open_alerts(
         self, principal: Principal, severity: str | None, *, limit: int, offset: int

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import BigInteger, cast, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from servicekit.db import Tx
@@ -16,7 +16,10 @@ from vcs_service.mirror.tables import Branch, Repository
 async def bind(tx: Tx, project_id: str, **values: Any) -> Repository:
     """Makes or replaces the repository of a project; it wants a fetch at once."""
     fresh = {"state": "mirroring", "error": None, "head_sha": None, "tries": 0, "due_at": func.now(), **values}
-    statement = upsert(Repository).values(project_id=project_id, **fresh)
+    # A project that was unbound starts anew above every version that others have heard of: changes of one repository
+    # are further apart than a millisecond.
+    first = cast(func.extract("epoch", func.clock_timestamp()) * 1000, BigInteger)
+    statement = upsert(Repository).values(project_id=project_id, version=first, **fresh)
     statement = statement.on_conflict_do_update(
         index_elements=[Repository.project_id],
         set_={**fresh, "version": Repository.version + 1, "updated_at": func.now()},

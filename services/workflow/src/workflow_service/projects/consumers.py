@@ -16,7 +16,13 @@ def consumers(projects: ProjectService) -> Consumers:
     async def repository_ready(tx: Tx, event: Event[vcs_events.RepositoryReady]) -> None:
         body = event.body
         await projects.repository_ready(
-            tx, body.project_id, body.default_branch, body.head_sha, body.github_owner, body.github_repo
+            tx,
+            body.project_id,
+            body.default_branch,
+            body.head_sha,
+            body.github_owner,
+            body.github_repo,
+            event.version,
         )
 
     @c.on(vcs_events.RepositoryFailed)

@@ -226,22 +226,27 @@ class ProjectService:
             if state is None or state == row.repository_state:
                 row.repository_error = error
             elif state == "ready" and repository is not None:
-                await self._repository_ready(tx, row, repository.default_branch, repository.head_sha)
+                await self._repository_ready(
+                    tx, row, repository.default_branch, repository.head_sha, repository.version
+                )
             else:
                 await self._change(tx, row, {"repository_state": state, "repository_error": error})
 
     async def repository_ready(
-        self, tx: Tx, project_id: str, default_branch: str, head_sha: str, owner: str, repo: str
+        self, tx: Tx, project_id: str, default_branch: str, head_sha: str, owner: str, repo: str, version: int
     ) -> None:
-        """The mirror of the project's repository can be used."""
+        """The mirror of the project's repository can be used; word of an older mirror than the known one is nothing."""
         project = await store.get(tx, project_id, lock=True)
-        if project is None:
+        if project is None or version < project.repository_version:
             return
         if owner and repo:
             project.github_owner, project.github_repo, project.github_connected = owner, repo, True
-        await self._repository_ready(tx, project, default_branch, head_sha)
+        await self._repository_ready(tx, project, default_branch, head_sha, version)
 
-    async def _repository_ready(self, tx: Tx, project: Project, default_branch: str, head_sha: str) -> None:
+    async def _repository_ready(
+        self, tx: Tx, project: Project, default_branch: str, head_sha: str, version: int
+    ) -> None:
+        project.repository_version = version
         await self._change(
             tx,
             project,

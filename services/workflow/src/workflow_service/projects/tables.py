@@ -17,7 +17,10 @@ from servicekit.db import Base
 
 
 class Project(Base):
-    """One project. `repository_state`: none, binding, mirroring, ready or failed."""
+    """One project. `repository_state`: none, binding, mirroring, ready or failed.
+
+    `repository_version`: the version at vcs of the mirror that branch and head are from.
+    """
 
     __tablename__ = "projects"
     __table_args__ = (
@@ -50,6 +53,7 @@ class Project(Base):
     repository_state: Mapped[str] = mapped_column(server_default="none")
     repository_error: Mapped[str | None]
     head_sha: Mapped[str | None]
+    repository_version: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     bind_attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     bind_after: Mapped[datetime | None]
     version: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
