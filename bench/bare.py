@@ -1,7 +1,8 @@
 """The bare route: FastAPI with the statements of our operations as SQLAlchemy Core, and nothing else.
 
-No authentication, no transaction of ours, no events, no log lines; the same database, a process of its own. What an
-operation costs beyond it is the price of everything else that the product promises.
+No authentication, no checks, no relay, no consumers, no log lines; the same database, a process of its own. What an
+operation costs beyond it is the price of everything else that the product promises. `/tickets` writes the same rows as
+our operation (ticket, first task, three facts), `/rows` a ticket alone.
 
 `python -m bench.bare` reads `{"port", "databases": {name: url}}` (JSON) from standard input and serves until it is
 terminated.
@@ -13,20 +14,23 @@ import json
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
-from sqlalchemy import Select, func, insert, select, true, union_all, values
+from sqlalchemy import ARRAY, Select, func, insert, literal, select, true, union_all
 from sqlalchemy import Text as SqlText
 from sqlalchemy import column as sql_column
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from identity_service.auth.schemas import UserOut
 from identity_service.users.tables import User
+from servicekit.db.tables import OutboxRow
 from workflow_service.board.schemas import BoardTicket
 from workflow_service.engine.tables import Ticket, TicketCount, TicketCountDelta
+from workflow_service.queue.tables import Task
 from workflow_service.tickets.schemas import TicketList, TicketOut
 
 PHASES = (
@@ -64,7 +68,8 @@ def columns_of(table: Any, model: type[BaseModel]) -> list[Any]:
 def cards_of(project_id: str) -> Select[Any]:
     """The newest 100 tickets of each phase."""
     ticket = Ticket.__table__
-    lanes = values(sql_column("phase_id", SqlText), name="lanes").data([(phase,) for phase in PHASES])
+    phases = literal(list(PHASES), ARRAY(SqlText))
+    lanes = func.unnest(phases).table_valued(sql_column("phase_id", SqlText)).render_derived(name="lanes")
     newest = (
         select(ticket.c.id)
         .where(ticket.c.project_id == project_id, ticket.c.phase_id == lanes.c.phase_id, ticket.c.hidden.is_(False))
@@ -130,22 +135,65 @@ def create(databases: Mapping[str, str]) -> FastAPI:
             "tickets": [dict(row) for row in found],
         }
 
+    @app.post("/rows", response_model=TicketOut)
+    async def create_row(body: NewTicket) -> Any:
+        async with engines["workflow"].begin() as connection:
+            return await insert_ticket(connection, body)
+
     @app.post("/tickets", response_model=TicketOut)
     async def create_ticket(body: NewTicket) -> Any:
-        given = {
-            **body.model_dump(),
-            "id": str(uuid.uuid4()),
-            "phase_id": "PHASE_REQUIREMENTS",
-            "status": "analyzing",
-            "priority": "MEDIUM",
-        }
         async with engines["workflow"].begin() as connection:
-            made = await connection.execute(
-                insert(Ticket).values(given).returning(*columns_of(ticket, TicketOut)),
-            )
-            return dict(made.mappings().one())
+            made = await insert_ticket(connection, body)
+            task = await insert_task(connection, made, body)
+            await connection.execute(insert(OutboxRow), [fact(made["id"]), fact(task), fact(body.organization_id)])
+            return made
 
     return app
+
+
+async def insert_ticket(connection: AsyncConnection, body: NewTicket) -> dict[str, Any]:
+    """The row of a ticket."""
+    given = {
+        **body.model_dump(),
+        "id": str(uuid.uuid4()),
+        "phase_id": "PHASE_REQUIREMENTS",
+        "status": "analyzing",
+        "priority": "MEDIUM",
+    }
+    statement = insert(Ticket).values(given).returning(*columns_of(Ticket.__table__, TicketOut))
+    return dict((await connection.execute(statement)).mappings().one())
+
+
+async def insert_task(connection: AsyncConnection, ticket: Mapping[str, Any], body: NewTicket) -> str:
+    """The row of its first task, held, so that nobody claims it."""
+    given = {
+        "id": str(uuid.uuid4()),
+        "organization_id": body.organization_id,
+        "project_id": body.project_id,
+        "ticket_id": ticket["id"],
+        "phase_id": ticket["phase_id"],
+        "task_type": "analyze_requirements",
+        "title": ticket["title"],
+        "description": ticket["description"],
+        "priority": ticket["priority"],
+        "holds": 1,
+    }
+    return str((await connection.execute(insert(Task).values(given).returning(Task.id))).scalar_one())
+
+
+def fact(aggregate_id: str) -> dict[str, Any]:
+    """A row of the outbox that the relay has nothing to do with."""
+    now = datetime.now(UTC)
+    return {
+        "event_id": str(uuid.uuid4()),
+        "subject": "bench.row.made.v1",
+        "aggregate_type": "row",
+        "aggregate_id": aggregate_id,
+        "version": 1,
+        "occurred_at": now,
+        "published_at": now,
+        "payload": b"x" * 200,
+    }
 
 
 if __name__ == "__main__":

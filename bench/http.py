@@ -6,11 +6,11 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench.figures import Figure, Target, at_least, at_most
 from bench.load import Plan, Request
-from bench.processes import Watch, share, used
+from bench.processes import Watch, alone, share, used
 from bench.stack import LARGE, PASSWORD, SMALL, Stack, Tenant, module
 from omoios_local.embedded.process import exchange, free_port
 
@@ -37,14 +37,16 @@ class Operation:
     rate: Target | None = None
     ratio: Target | None = None
     gateway_rate: Target | None = None
+    lone: str = ""
+    """A smaller bare route, reported beside the first."""
 
 
 @dataclass
 class Outcome:
-    """One run of the load generator: rate per second of the machine's part that was ours, processor time per item."""
+    """One run of the load generator: items per second as if nothing else ran, processor time per item."""
 
     rate: float
-    share: float
+    seconds: float
     cpu_us: dict[str, float]
     p50_ms: float
     p99_ms: float
@@ -80,11 +82,11 @@ def load(watch: Watch, plan: Plan) -> Outcome:
         path = plan.requests[0].path
         raise RuntimeError(f"{path} at port {plan.port}: answers {document['statuses'] or 'none'}")
     items = document["count"] * plan.events
-    ours = share(*looks)
+    cpu = {name: seconds * 1e6 / items for name, seconds in used(*looks).items()}
     return Outcome(
-        rate=items / document["seconds"] / ours,
-        share=ours,
-        cpu_us={name: seconds * 1e6 / items for name, seconds in used(*looks).items()},
+        rate=alone(items / document["seconds"], share(*looks), (cpu[name] for name in cpu if name != "postgres")),
+        seconds=document["seconds"],
+        cpu_us=cpu,
         p50_ms=document["p50_ms"],
         p99_ms=document["p99_ms"],
         count=items,
@@ -122,6 +124,7 @@ def operations(stack: Stack) -> list[Operation]:
             "create",
             16,
             ratio=twice,
+            lone="one insert",
         ),
         Operation(
             "login",
@@ -136,7 +139,7 @@ def operations(stack: Stack) -> list[Operation]:
             "single event ingest",
             "agents",
             single,
-            "create",
+            "one insert",
             64,
             rate=at_least(2500),
             gateway_rate=at_least(1500),
@@ -145,7 +148,7 @@ def operations(stack: Stack) -> list[Operation]:
             "batch ingest, 100 a request",
             "agents",
             events,
-            "create",
+            "one insert",
             16,
             EVENTS_OF_A_BATCH,
             cpu=at_most(15),
@@ -185,6 +188,7 @@ def start_bare(stack: Stack) -> Bare:
         "list": Request("GET", f"/tickets?organization_id={small.organization_id}&limit=20", {}),
         "board": Request("GET", f"/board?project_id={small.project_id}", {}),
         "create": Request("POST", "/tickets", {}, json.dumps(body)),
+        "one insert": Request("POST", "/rows", {}, json.dumps(body)),
     }
     return bare
 
@@ -205,9 +209,12 @@ def _measure(stack: Stack, bare: Bare, watch: Watch, operation: Operation) -> It
     ports = {"service": stack.http_port(operation.service), "gateway": stack.gateway_port}
     bare_plan = Plan(bare.port, [bare.requests[operation.bare]], min(operation.connections, 16), SECONDS)
     beside: list[float] = []
+    lone: list[float] = []
     found: dict[str, list[Outcome]] = {place: [] for place in ports}
     for _ in range(ROUNDS):
         beside.append(load(watch, bare_plan).cpu_us["bare"])
+        if operation.lone:
+            lone.append(load(watch, replace(bare_plan, requests=[bare.requests[operation.lone]])).cpu_us["bare"])
         for place, port in ports.items():
             plan = Plan(port, operation.requests, operation.connections, SECONDS, events=operation.events)
             found[place].append(load(watch, plan))
@@ -230,6 +237,9 @@ def _measure(stack: Stack, bare: Bare, watch: Watch, operation: Operation) -> It
             operation.ratio if at_service else None,
             f"bare route {reference:.0f} µs",
         )
+        if lone and at_service:
+            note = f"bare route {min(lone):.0f} µs"
+            yield Figure(group, f"ratio to {operation.lone}", cpu / min(lone), "×", None, note)
         yield Figure(group, "rate", rate, f"{item}s/s", operation.rate if at_service else operation.gateway_rate)
 
 

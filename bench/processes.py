@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,17 +61,31 @@ class Watch:
         self._roots = [*roots, os.getpid()]
 
     def look(self) -> Look:
-        """The figures of now."""
-        each = {name: cpu_s(pid) for name, pid in self._pids.items()}
+        """The figures of now; those of a part with child processes, such as PostgreSQL, with theirs."""
+        each = {name: sum(map(cpu_s, _with_children(pid))) for name, pid in self._pids.items()}
         return Look(time.monotonic(), each, _machine_s(), sum(cpu_s(pid) for pid in self._family()))
 
     def _family(self) -> set[int]:
         family: set[int] = set()
         for root in self._roots:
-            with contextlib.suppress(psutil.Error):
-                process = psutil.Process(root)
-                family |= {root, *(child.pid for child in process.children(recursive=True))}
+            family |= _with_children(root)
         return family
+
+
+def _with_children(pid: int) -> set[int]:
+    with contextlib.suppress(psutil.Error):
+        return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+    return {pid}
+
+
+def alone(rate: float, ours: float, cpu_us: Iterable[float]) -> float:
+    """What a rate per second would be without the others, who left the share `ours` of the machine to us.
+
+    No process does more than its one thread can: `cpu_us` are the microseconds that each spends on one item. On a quiet
+    machine this is the rate itself.
+    """
+    ceiling = 1e6 / max(cpu_us)
+    return max(rate, min(rate / ours, ceiling))
 
 
 def _machine_s() -> float:
@@ -85,10 +100,7 @@ def used(before: Look, after: Look) -> dict[str, float]:
 
 
 def share(before: Look, after: Look) -> float:
-    """The part of the machine that was not taken by others between two looks, 1.0 on a quiet machine.
-
-    A rate divided by it is what the rate would be without them, as far as processors are what it depends on.
-    """
+    """The part of the machine that was not taken by others between two looks, 1.0 on a quiet machine."""
     capacity = (after.at - before.at) * (os.cpu_count() or 1)
     others = (after.machine - before.machine) - (after.ours - before.ours)
     return min(1.0, max(0.05, 1.0 - others / capacity))

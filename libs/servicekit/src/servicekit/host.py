@@ -41,6 +41,10 @@ Lifespan = Callable[[], AbstractAsyncContextManager[object]]
 
 _log = logging.get_logger(__name__)
 
+# A request makes some hundred objects and few cycles. Python's own first threshold (700) has the collector run every
+# few requests, in which it looks at all requests under way and finds nothing: 15 % of the processor time under load.
+GC_THRESHOLDS = (20_000, 10, 10)
+
 
 @dataclass(slots=True)
 class Service:
@@ -243,6 +247,7 @@ async def _run(service: Service, role: Role) -> None:
         # What lives now lives as long as the process: the collector need not look at it at every cycle.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         _log.info("started", role=role, http_port=found.http_port, rpc_port=found.rpc_port)
         await stop.wait()
         _log.info("stopping", role=role)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from omoios.identity.events.v1.events_pb2 import OrganizationCreated, UserRegistered
 from servicekit import context
 from servicekit.db import Base, Database, Tx
+from servicekit.db.inserts import insert_new
 from servicekit.db.tables import OutboxRow
 from servicekit.errors import AppError, Kind
 from servicekit.testing.postgres import TestDatabase
@@ -47,6 +48,21 @@ async def test_the_raw_connection_sees_what_the_session_has_not_flushed(db: Data
     async with db.uow() as tx:
         tx.session.add(Thing(id="1", name="first"))
         assert await (await tx.connection()).fetchval("SELECT name FROM things") == "first"
+
+
+async def test_new_rows_are_objects_of_the_session_in_their_order(db: Database) -> None:
+    async with db.uow() as tx:
+        made = await insert_new(tx, Thing, [{"id": str(number), "name": f"n{number}"} for number in (3, 1, 2)])
+        assert [(item.id, item.name, item.version) for item in made] == [("3", "n3", 1), ("1", "n1", 1), ("2", "n2", 1)]
+        # A change of one is written, and reading it again gives the same object.
+        made[1].name = "changed"
+        assert await tx.session.get(Thing, "1") is made[1]
+    assert await names(db) == ["changed", "n2", "n3"]
+    async with db.uow() as tx:
+        assert await insert_new(tx, Thing, []) == []
+        with pytest.raises(IntegrityError):
+            await insert_new(tx, Thing, [{"id": "1", "name": "again"}])
+    assert await names(db) == ["changed", "n2", "n3"]
 
 
 async def test_an_exception_rolls_everything_back_and_comes_out_unchanged(db: Database) -> None:

@@ -18,7 +18,7 @@ from omoios.identity.events.v1.events_pb2 import UserRegistered
 from omoios_local.embedded.nats import EmbeddedNats
 from omoios_local.embedded.process import free_port
 from servicekit.clock import utc_now
-from servicekit.events.publishing import publish
+from servicekit.events.publishing import MAX_BATCH_BYTES, publish
 from servicekit.events.relay import _SELECT, Relay, unpublish
 
 LEADER = Path(__file__).parent / "leading_relay.py"
@@ -50,6 +50,20 @@ async def test_events_arrive_in_order_with_their_headers(kit: Any) -> None:
     assert message.headers["Omoios-Type"] == row[1]
     assert message.headers["Omoios-Version"] == "1"
     assert UserRegistered.FromString(message.data).user_id == "u-0"
+
+
+async def test_a_batch_of_large_events_is_bounded_in_bytes(kit: Any) -> None:
+    identity = await kit.party("identity")
+    await kit.topology()
+    names = [f"u-{number}" for number in range(12)]
+    async with identity.db.uow() as tx:
+        for name in names:
+            tx.emit(UserRegistered(user_id=name, email="x" * 900_000), aggregate_id=name, version=1)
+    size = sum(len(row["payload"]) for row in await unpublished(identity))
+    assert MAX_BATCH_BYTES <= size < MAX_BATCH_BYTES + 1_000_000
+    async with identity.working():
+        await kit.until(lambda: _is_empty(identity))
+    assert await kit.stored_ids("IDENTITY") == names
 
 
 async def test_late_commits_of_concurrent_writers_are_not_skipped(kit: Any) -> None:

@@ -15,6 +15,7 @@ from servicekit.events.bus import Bus, acknowledged
 from servicekit.events.envelope import headers_of
 
 MAX_BATCH = 500
+MAX_BATCH_BYTES = 8 * 1024 * 1024
 BATCH_ID = "Nats-Batch-Id"
 BATCH_SEQUENCE = "Nats-Batch-Sequence"
 BATCH_COMMIT = "Nats-Batch-Commit"

@@ -18,7 +18,7 @@ from servicekit.db.failures import is_transient
 from servicekit.db.outbox import CHANNEL
 from servicekit.events import metrics
 from servicekit.events.bus import Bus
-from servicekit.events.publishing import MAX_BATCH, publish
+from servicekit.events.publishing import MAX_BATCH, MAX_BATCH_BYTES, publish
 
 # Locks are per database; this one is "relay" read as a number.
 LEADER_LOCK = 0x72656C6179
@@ -31,10 +31,15 @@ MEASURE_S = 5.0
 # again without need is absorbed as a duplicate.
 CLOCK_MARGIN = timedelta(seconds=5)
 
+# Packed facts are up to 1 MB each: a batch is bounded in bytes, too, and always has one row.
 _SELECT = f"""
 SELECT seq, event_id, subject, aggregate_type, aggregate_id, version, organization_id, correlation_id, causation_id,
        traceparent, occurred_at, payload
-FROM outbox WHERE published_at IS NULL ORDER BY seq LIMIT {MAX_BATCH}
+FROM (
+    SELECT *, sum(octet_length(payload)) OVER (ORDER BY seq) - octet_length(payload) AS before
+    FROM (SELECT * FROM outbox WHERE published_at IS NULL ORDER BY seq LIMIT {MAX_BATCH}) AS waiting
+) AS measured
+WHERE before < {MAX_BATCH_BYTES} ORDER BY seq
 """
 _MARK = "UPDATE outbox SET published_at = clock_timestamp() WHERE seq = ANY($1::bigint[])"
 _MEASURE = """

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from sqlalchemy import ARRAY, Row, func, literal, select, text, true, union_all
 from sqlalchemy import Text as SqlText
 from sqlalchemy import column as sql_column
-from sqlalchemy import func, select, text, true, values
 
 from servicekit.db import Tx
 from workflow_service.engine.tables import Ticket, TicketCount, TicketCountDelta
 from workflow_service.queue.tables import Task
 
+SHOWN = ("id", "title", "phase_id", "priority", "status", "approval_status", "is_blocked", "project_id", "context")
+_TICKETS = Ticket.__table__
 
-async def cards(tx: Tx, project_ids: Sequence[str], phases: Sequence[str], per_phase: int) -> list[Ticket]:
-    """The newest `per_phase` tickets of each phase of each project, newest first."""
+
+async def cards(tx: Tx, project_ids: Sequence[str], phases: Sequence[str], per_phase: int) -> Sequence[Row[Any]]:
+    """The newest `per_phase` tickets of each phase of each project, newest first; rows with the columns of a card."""
     if not project_ids:
         return []
-    lanes = values(sql_column("project_id", SqlText), sql_column("phase_id", SqlText), name="lanes").data(
-        [(project, phase) for project in project_ids for phase in phases]
-    )
+    # Arrays are two parameters; VALUES would have the statement compiled anew for every request.
+    pairs = [(project, phase) for project in project_ids for phase in phases]
+    columns = (literal([pair[place] for pair in pairs], ARRAY(SqlText)) for place in (0, 1))
+    names = (sql_column("project_id", SqlText), sql_column("phase_id", SqlText))
+    lanes = func.unnest(*columns).table_valued(*names).render_derived(name="lanes")
     newest = (
         select(Ticket.id)
         .where(Ticket.project_id == lanes.c.project_id, Ticket.phase_id == lanes.c.phase_id, Ticket.hidden.is_(False))
@@ -28,25 +34,30 @@ async def cards(tx: Tx, project_ids: Sequence[str], phases: Sequence[str], per_p
         .lateral("newest")
     )
     chosen = select(newest.c.id).select_from(lanes).join(newest, true()).subquery()
-    rows = await tx.session.scalars(
-        select(Ticket).join(chosen, chosen.c.id == Ticket.id).order_by(Ticket.created_at.desc(), Ticket.id.desc())
+    statement = (
+        select(*(_TICKETS.c[name] for name in SHOWN))
+        .join(chosen, chosen.c.id == _TICKETS.c.id)
+        .order_by(_TICKETS.c.created_at.desc(), _TICKETS.c.id.desc())
     )
-    return list(rows.all())
+    return (await tx.session.execute(statement)).all()
 
 
 async def counts(tx: Tx, project_ids: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
     """Tickets by phase and by status, from the counts: the cost does not grow with the number of tickets."""
     by_phase: dict[str, int] = {}
     by_status: dict[str, int] = {}
-    for table in (TicketCount, TicketCountDelta):
-        rows = await tx.session.execute(
-            select(table.phase_id, table.status, func.sum(table.tickets))
-            .where(table.project_id.in_(project_ids))
-            .group_by(table.phase_id, table.status)
+    both = union_all(
+        *(
+            select(table.c.phase_id, table.c.status, table.c.tickets).where(table.c.project_id.in_(project_ids))
+            for table in (TicketCount.__table__, TicketCountDelta.__table__)
         )
-        for phase, status, tickets in rows:
-            by_phase[phase] = by_phase.get(phase, 0) + int(tickets)
-            by_status[status] = by_status.get(status, 0) + int(tickets)
+    ).subquery()
+    statement = select(both.c.phase_id, both.c.status, func.sum(both.c.tickets)).group_by(
+        both.c.phase_id, both.c.status
+    )
+    for phase, status, tickets in await tx.session.execute(statement):
+        by_phase[phase] = by_phase.get(phase, 0) + int(tickets)
+        by_status[status] = by_status.get(status, 0) + int(tickets)
     return ({k: v for k, v in by_phase.items() if v}, {k: v for k, v in by_status.items() if v})
 
 

@@ -81,9 +81,7 @@ class EngineService:
             values = {**_TICKET_DEFAULTS, "id": new_id(), **row}
             values["status"] = rules.status_of(values["phase_id"])
             full.append(values)
-        await store.add_all(tx, full)
-        by_id = {ticket.id: ticket for ticket in await store.get_many(tx, [row["id"] for row in full])}
-        tickets = [by_id[row["id"]] for row in full]
+        tickets = await store.add_all(tx, full)
         for ticket in tickets:
             events.ticket_created(tx, ticket)
         return tickets
@@ -100,9 +98,21 @@ class EngineService:
         return int(holds)
 
     async def enqueue(
-        self, tx: Tx, ticket: Ticket, task_type: str, phase_id: str, config: Mapping[str, Any], title: str | None = None
+        self,
+        tx: Tx,
+        ticket: Ticket,
+        task_type: str,
+        phase_id: str,
+        config: Mapping[str, Any],
+        title: str | None = None,
+        *,
+        fresh: bool = False,
     ) -> str:
-        """Queue one task of a ticket; returns its id."""
+        """Queue one task of a ticket; returns its id.
+
+        `fresh`: the ticket was made in this transaction, approved and waiting for no other, so that nothing about it
+        must be read.
+        """
         draft = TaskDraft(
             id=new_id(),
             organization_id=ticket.organization_id,
@@ -113,10 +123,10 @@ class EngineService:
             task_type=task_type,
             phase_id=phase_id,
             priority=ticket.priority,
-            holds=await self.holds(tx, ticket),
+            holds=0 if fresh else await self.holds(tx, ticket),
             execution_config=dict(config),
         )
-        await self._queue.create(tx, [draft])
+        await self._queue.create(tx, [draft], now=ticket.created_at if fresh else None)
         return draft.id
 
     async def edit(self, tx: Tx, ticket: Ticket, changes: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from servicekit.db import Tx
+from servicekit.db.inserts import insert_new
 from servicekit.ids import new_id
 from workflow_service.engine.tables import (
     GateArtifact,
@@ -58,9 +59,9 @@ async def get_many(tx: Tx, ids: Sequence[str], *, lock: bool = False) -> list[Ti
     return list((await tx.session.scalars(statement)).all())
 
 
-async def add_all(tx: Tx, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert tickets with all the same columns."""
-    await tx.session.execute(insert(Ticket), list(rows))
+async def add_all(tx: Tx, rows: Sequence[dict[str, Any]]) -> list[Ticket]:
+    """Insert tickets with all the same columns; returns them in their order."""
+    return await insert_new(tx, Ticket, rows)
 
 
 async def add_dependencies(tx: Tx, pairs: Sequence[tuple[str, str]]) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, bindparam, func, select
 
 from servicekit.db import Tx
 from workflow_service.projects.tables import Project
 
 # A count of projects stops here; no organization comes near, and no answer depends on more.
 COUNT_LIMIT = 100_000
+
+# Made once: nearly every request of this service reads a project.
+_ONE = select(Project).where(Project.id == bindparam("project"))
+_LOCKED = _ONE.with_for_update(key_share=True)
 
 
 async def add(tx: Tx, project: Project) -> None:
@@ -22,10 +26,7 @@ async def add(tx: Tx, project: Project) -> None:
 
 async def get(tx: Tx, project_id: str, *, lock: bool = False) -> Project | None:
     """One project, locked against other writers on request."""
-    statement = select(Project).where(Project.id == project_id)
-    if lock:
-        statement = statement.with_for_update(key_share=True)
-    return (await tx.session.scalars(statement)).one_or_none()
+    return (await tx.session.scalars(_LOCKED if lock else _ONE, {"project": project_id})).one_or_none()
 
 
 async def of_repository(tx: Tx, organization_ids: Sequence[str], owner: str, repo: str) -> Project | None:

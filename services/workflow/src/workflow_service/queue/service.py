@@ -86,8 +86,12 @@ class QueueService:
 
     # Making
 
-    async def create(self, tx: Tx, drafts: Sequence[TaskDraft], *, announce: bool = True) -> list[Task]:
+    async def create(
+        self, tx: Tx, drafts: Sequence[TaskDraft], *, announce: bool = True, now: datetime | None = None
+    ) -> list[Task]:
         """Make tasks. Their dependencies are other drafts or existing tasks of the same organization.
+
+        `now`: what the database's clock said in this transaction; without it the clock is asked.
 
         Raises 404 for a dependency that does not exist there. The drafts among themselves must be acyclic.
         """
@@ -99,7 +103,7 @@ class QueueService:
         for draft in drafts:
             for before in draft.depends_on:
                 dependents[before] = dependents.get(before, 0) + 1
-        now = await store.now(tx)
+        now = now or await store.now(tx)
         rows: list[dict[str, Any]] = []
         edges: list[dict[str, Any]] = []
         for place, draft in enumerate(drafts):
@@ -115,10 +119,8 @@ class QueueService:
             # Rows of one batch keep their order in lists that are sorted by time.
             created_at = now + timedelta(microseconds=place)
             rows.append(_row(draft, created_at, now, int(holds), unmet, dependents.get(draft.id, 0)))
-        await store.add_all(tx, rows, edges)
-        tasks = await store.get_many(tx, [draft.id for draft in drafts])
-        by_id = {task.id: task for task in tasks}
-        ordered = [by_id[draft.id] for draft in drafts]
+        ordered = await store.add_all(tx, rows)
+        await store.add_edges(tx, edges)
         for task in ordered:
             events.task_created(tx, task, task.description)
         if announce:

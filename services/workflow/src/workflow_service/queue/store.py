@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, text, update
 
 from servicekit.db import Tx
+from servicekit.db.inserts import insert_new
 from workflow_service.projects.tables import Project
 from workflow_service.queue.rules import Hold
 from workflow_service.queue.tables import QueueLimit, Task, TaskDependency
@@ -171,11 +172,9 @@ async def executions_of_ticket(tx: Tx, ticket_id: str) -> list[str]:
     return [row for row in rows if row is not None]
 
 
-async def add_all(tx: Tx, rows: Sequence[dict[str, Any]], edges: Sequence[dict[str, Any]]) -> None:
-    """Insert tasks with all the same columns, and their dependencies."""
-    if rows:
-        await tx.session.execute(insert(Task), list(rows))
-    await add_edges(tx, edges)
+async def add_all(tx: Tx, rows: Sequence[dict[str, Any]]) -> list[Task]:
+    """Insert tasks with all the same columns; returns them in their order."""
+    return await insert_new(tx, Task, rows)
 
 
 async def add_edges(tx: Tx, edges: Sequence[dict[str, Any]]) -> None:
@@ -346,8 +345,12 @@ async def project_of(tx: Tx, project_id: str) -> Project | None:
 
 
 async def projects_of(tx: Tx, ids: Iterable[str]) -> dict[str, Project]:
-    """Projects by id."""
-    rows = await tx.session.scalars(select(Project).where(Project.id.in_(list(ids))))
+    """Projects by id; those that this transaction has read already are not read again."""
+    wanted = list(ids)
+    if len(wanted) == 1:
+        project = await tx.session.get(Project, wanted[0])
+        return {} if project is None else {project.id: project}
+    rows = await tx.session.scalars(select(Project).where(Project.id.in_(wanted)))
     return {project.id: project for project in rows}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, true, values
+from sqlalchemy import ARRAY, ColumnElement, func, literal, select, true
 from sqlalchemy import Text as SqlText
 from sqlalchemy import column as sql_column
 
@@ -42,7 +42,9 @@ async def page(
     if not organization_ids:
         return []
     # Each organization gives its own newest rows from the index; only those few are sorted together.
-    organizations = values(sql_column("id", SqlText), name="organizations").data([(one,) for one in organization_ids])
+    # An array is one parameter; VALUES would have the statement compiled anew for every request.
+    ids = literal(list(organization_ids), ARRAY(SqlText))
+    organizations = func.unnest(ids).table_valued(sql_column("id", SqlText)).render_derived(name="organizations")
     newest = (
         select(Task.id, Task.created_at)
         .where(Task.organization_id == organizations.c.id, *where)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy import Row
+
 from servicekit.auth import Principal
 from servicekit.db import Database, Tx
 from servicekit.errors import invalid
@@ -115,7 +117,7 @@ class TicketService:
             if gate:
                 events.ticket_approval_changed(tx, ticket, principal.subject)
             else:
-                await self._begin(tx, ticket)
+                await self._begin(tx, ticket, fresh=body.dependencies is None)
             return tx.result(ticket_out(ticket))
 
     async def _project(self, tx: Tx, principal: Principal, body: TicketCreate) -> Project:
@@ -144,10 +146,10 @@ class TicketService:
                     raise invalid(("dependencies", field), "is no ticket of this organization", one)
         await self._engine.wait_for(tx, [(ticket.id, one) for one in before] + [(one, ticket.id) for one in after])
 
-    async def _begin(self, tx: Tx, ticket: Ticket) -> None:
+    async def _begin(self, tx: Tx, ticket: Ticket, *, fresh: bool = False) -> None:
         """The first task of an approved ticket, by the way of working that it was made with."""
         task_type, config = rules.first_task(ticket.context.get("workflow_mode"))
-        await self._engine.enqueue(tx, ticket, task_type, ticket.phase_id, config)
+        await self._engine.enqueue(tx, ticket, task_type, ticket.phase_id, config, fresh=fresh)
 
     async def check_duplicates(self, principal: Principal, body: DuplicateQuery) -> DuplicateCheck:
         """Tickets of the caller's organizations that say the same."""
@@ -288,7 +290,7 @@ class TicketService:
         return len(overdue)
 
 
-def ticket_out(ticket: Ticket) -> TicketOut:
+def ticket_out(ticket: Ticket | Row[Any]) -> TicketOut:
     """The answer of a row."""
     return TicketOut.model_validate(ticket)
 
