@@ -20,7 +20,7 @@ ACCESS = AccessTable(
     rpcs={
         "ReserveExecution": frozenset({"workflow"}),
         "BatchGetReservations": frozenset({"workflow", "monitoring"}),
-        "BatchGetLimits": frozenset({"workflow", "agents", "monitoring"}),
+        "BatchGetLimits": frozenset({"workflow", "agents", "monitoring", "identity"}),
         "GetCostSummary": frozenset({"monitoring"}),
     },
     consumers={

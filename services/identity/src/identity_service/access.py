@@ -69,6 +69,13 @@ ACCESS = AccessTable(
         "organizations.create_role": Access("org:write"),
         "organizations.update_role": Access("org:write"),
         "organizations.delete_role": Access("org:write"),
+        "onboarding.get_status": _OWN_SESSION,
+        "onboarding.set_step": _OWN_SESSION,
+        "onboarding.complete": _OWN_SESSION,
+        "onboarding.reset": _OWN_SESSION,
+        "onboarding.detect": _OWN_SESSION,
+        "onboarding.sync": _OWN_SESSION,
+        "onboarding.admin_reset": Access(principals=SIGNED_IN, platform=True),
     },
     rpcs={
         "IssueServiceToken": WITHOUT_TOKEN,
@@ -84,4 +91,5 @@ ACCESS = AccessTable(
         "ListRevocationSnapshot": ANY_SERVICE,
         "ListOrganizationSnapshot": ANY_SERVICE,
     },
+    consumers={"replica": "projects, repositories and plans, from which the onboarding sees what is done"},
 )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from identity_service import errors
+from identity_service import errors, replica
 from identity_service.access import ACCESS
 from identity_service.audit import routes as audit_routes
 from identity_service.audit.service import AuditService
 from identity_service.auth import routes as auth_routes
 from identity_service.auth.adapters import Argon2Passwords, RedisLoginGuard
 from identity_service.auth.service import AuthService
+from identity_service.clients import SnapshotClient
 from identity_service.credentials import routes as credentials_routes
 from identity_service.credentials.adapters import HttpProviders
 from identity_service.credentials.service import CredentialService
@@ -22,12 +23,15 @@ from identity_service.oauth import routes as oauth_routes
 from identity_service.oauth.adapters import providers_of
 from identity_service.oauth.service import OAuthService
 from identity_service.oauth.tokens_service import ProviderTokens
+from identity_service.onboarding import routes as onboarding_routes
+from identity_service.onboarding.service import OnboardingService
 from identity_service.organizations import invitation_routes
 from identity_service.organizations import routes as organizations_routes
 from identity_service.organizations.invitation_service import InvitationService
 from identity_service.organizations.member_service import MemberService
 from identity_service.organizations.role_service import RoleService
 from identity_service.organizations.service import OrganizationService
+from identity_service.replica import Rebuild
 from identity_service.rpc import IdentityServicer
 from identity_service.settings import Settings
 from identity_service.sources import OwnApiKeys, OwnMemberships, OwnRevocations
@@ -36,10 +40,10 @@ from identity_service.tokens.service import TokenService
 from omoios.identity.v1.identity_pb2_grpc import add_IdentityServiceServicer_to_server
 from servicekit.auth.setup import build_authenticator
 from servicekit.db import Database
-from servicekit.events import Bus
+from servicekit.events import Bus, ReplicaSource
 from servicekit.host import Job, Service, run
 from servicekit.redis import RedisClient
-from servicekit.rpc import RpcServicer
+from servicekit.rpc import RpcChannels, RpcServicer
 
 
 def build(settings: Settings) -> Service:
@@ -56,6 +60,9 @@ def build(settings: Settings) -> Service:
     organizations = OrganizationService(db)
     roles = RoleService(db)
     members = MemberService(db)
+    onboarding = OnboardingService(db)
+    channels = RpcChannels(settings)
+    rebuild = Rebuild(db, SnapshotClient(channels))
     invitations = InvitationService(db, settings, mail)
     asked = HttpProviders(settings.reachable_private_hosts)
     credentials = CredentialService(db, envelope, asked)
@@ -77,6 +84,7 @@ def build(settings: Settings) -> Service:
         access=ACCESS,
         db=db,
         redis=redis,
+        channels=channels,
         bus=Bus(settings),
         authenticator=build_authenticator(
             settings,
@@ -98,6 +106,7 @@ def build(settings: Settings) -> Service:
                 for prefix, tag in (("/api/v1/oauth", "oauth"), ("/api/v1/auth/oauth", "auth_oauth"))
             ),
             credentials_routes.router(credentials),
+            onboarding_routes.router(onboarding),
         ],
         servicers=[
             RpcServicer(
@@ -116,6 +125,12 @@ def build(settings: Settings) -> Service:
             Job("purge-mails", every_s=3600.0, run=mail.purge, leader=True),
             Job("purge-oauth-states", every_s=3600.0, run=oauth.purge, leader=True),
             Job("purge-tokens", every_s=3600.0, run=tokens.purge, leader=True),
+        ],
+        consumers=[replica.consumers()],
+        replicas=[
+            ReplicaSource("projects", rebuild.projects),
+            ReplicaSource("repositories", rebuild.repositories),
+            ReplicaSource("plans", rebuild.plans),
         ],
         lifespans=[seeds],
         errors=errors,

@@ -29,7 +29,7 @@ ACCESS = AccessTable(
         "BatchGetMerges": frozenset({"workflow"}),
         "BatchCountCommits": frozenset({"workflow"}),
         "ReadFile": frozenset({"workflow", "agents"}),
-        "ListRepositorySnapshot": frozenset({"workflow", "agents"}),
+        "ListRepositorySnapshot": frozenset({"workflow", "agents", "identity"}),
     },
     consumers={
         "replica": "keeps the project and the title of each ticket",

@@ -1,0 +1,1 @@
+"""The steps of a newcomer, and what he has done already."""
