@@ -19,7 +19,8 @@ from servicekit.db import Tx
 class Found:
     """The first of each thing that the user and his organizations have, None where there is none.
 
-    `github`: the name there of the connected account. `organization`: (id, name). `repository`: (project id, GitHub owner, GitHub name, URL). `plan`: the tier.
+    `github`: the name there of the connected account. `organization`: (id, name). `repository`: (project id, GitHub
+    owner, GitHub name, URL). `plan`: the tier.
     """
 
     github: str | None
