@@ -107,6 +107,25 @@ def test_an_api_key_may_what_both_its_scopes_and_its_users_role_allow() -> None:
     assert (key.user_id, key.subject) == ("user-1", "user:user-1")
 
 
+def test_an_api_key_without_the_scope_is_not_admitted_at_all() -> None:
+    memberships = {"org-1": Membership("org-1", "owner", frozenset({"project:*", "task:*"}))}
+    key = Principal(
+        PrincipalType.API_KEY, "key-1", owner_id="user-1", scopes=frozenset({"task:*"}), memberships=memberships
+    )
+    Access("task:write").admit(key)
+    Access().admit(key)
+    with pytest.raises(AppError) as error:
+        Access("project:read").admit(key)
+    assert error.value.kind is Kind.FORBIDDEN
+
+
+def test_a_change_of_everything_is_refused_to_who_may_change_nothing() -> None:
+    assert user("task:write").require_organizations_with("task:write") == ["org-1"]
+    with pytest.raises(AccessRefused) as error:
+        user("task:read").require_organizations_with("task:write")
+    assert error.value.kind is Kind.FORBIDDEN
+
+
 def test_agents_act_in_the_organization_of_their_token_only() -> None:
     claims = {"org": "org-1", "agent": "agent-1"}
     agent = Principal(

@@ -179,7 +179,7 @@ async def test_cleanup_marks_stale_agents_only(world: Any) -> None:
         await (await tx.connection()).execute(
             "UPDATE agents SET last_heartbeat = now() - interval '1 hour' WHERE id = $1", stale["agent_id"]
         )
-    assert (await world.post("/agents/cleanup-stale", token=world.viewer)).json()["marked_count"] == 0
+    assert (await world.post("/agents/cleanup-stale", token=world.viewer)).status_code == 403
     done = (await world.post("/agents/cleanup-stale")).json()
     assert (done["marked_count"], done["marked_as"], done["timeout_seconds"]) == (1, "timeout", 90)
     assert (await world.post("/agents/cleanup-stale")).json()["marked_count"] == 0

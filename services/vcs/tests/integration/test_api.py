@@ -43,6 +43,17 @@ class TestCommits:
         counts = await vcs.call("BatchCountCommits", pb.BatchCountCommitsRequest(project_ids=[project]), "workflow")
         assert counts.counts[0].commits == 1
 
+    async def test_a_sandbox_sees_the_commits_of_its_own_ticket_only(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        own, other = await vcs.ticket(project), await vcs.ticket(project)
+        head = await vcs.work(project, "task-1", {"new.txt": "a\n"}, ticket_id=own)
+        _, foreign = await vcs.branch(project, "task-2", ticket_id=other)
+        _, token = await vcs.branch(project, "task-3", ticket_id=own)
+        for status, shown in ((200, token), (404, foreign)):
+            headers = {"Authorization": f"Bearer {shown}"}
+            for path in (f"ticket/{own}", head, f"{head}/diff"):
+                assert (await vcs.http.get(f"{COMMITS}/{path}", headers=headers)).status_code == status, path
+
     async def test_finishing_twice_links_once(self, vcs: Vcs) -> None:
         project = await vcs.project()
         ticket = await vcs.ticket(project)

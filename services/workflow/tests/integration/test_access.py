@@ -189,3 +189,20 @@ async def test_a_sandbox_sees_its_own_task_only(flow: Any) -> None:
     assert (await flow.call("GET", f"/tasks/{rows['task_id']}", headers=headers))["id"] == rows["task_id"]
     await flow.call("GET", f"/tasks/{other['task_id']}", 404, headers=headers)
     await flow.call("POST", f"/tasks/{rows['task_id']}/cancel", 403, headers=headers, json={})
+    # Of the tickets it sees its task's; a result it may submit for that one only.
+    listed = await flow.call("GET", "/tickets", headers=headers)
+    assert ([one["id"] for one in listed["tickets"]], listed["total"]) == ([rows["ticket_id"]], 1)
+    assert (await flow.call("GET", "/tickets?status=done", headers=headers))["tickets"] == []
+    assert (await flow.call("GET", "/tickets?offset=1", headers=headers))["tickets"] == []
+    for status, ticket in ((200, rows["ticket_id"]), (404, other["ticket_id"])):
+        await flow.call("GET", f"/tickets/{ticket}", status, headers=headers)
+        await flow.call("GET", f"/tickets/{ticket}/context", status, headers=headers)
+        await flow.call("GET", f"/workflows/{ticket}/results", status, headers=headers)
+        body = {"workflow_id": ticket, "markdown_file_path": "result.md"}
+        await flow.call("POST", "/submit_result", status, headers=headers, json=body)
+
+
+async def test_who_may_end_no_task_cannot_clean_up(flow: Any) -> None:
+    path = "/tasks/cleanup-timed-out"
+    await flow.call("POST", path, 403, headers=await flow.headers_of("viewer"))
+    assert (await flow.call("POST", path))["cleaned_count"] == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from servicekit.auth.permissions import permission_granted
 from servicekit.auth.principal import Principal, PrincipalType
 from servicekit.errors import FORBIDDEN
 
@@ -43,10 +44,16 @@ class Access:
     public: bool = False
 
     def admit(self, principal: Principal) -> None:
-        """Raises `auth.forbidden` (403) when principals of this type may not call the operation at all."""
+        """Raises `auth.forbidden` (403) when this principal may not call the operation at all.
+
+        That is so for principals of another type, and for an API key whose scopes leave the permission out.
+        """
         if self.public:
             return
         if principal.type not in self.principals or (self.platform and not principal.is_super_admin):
+            raise FORBIDDEN()
+        scopes, permission = principal.scopes, self.permission
+        if scopes is not None and permission is not None and not permission_granted(permission, scopes):
             raise FORBIDDEN()
 
 

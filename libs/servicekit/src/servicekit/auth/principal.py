@@ -147,6 +147,13 @@ class Principal:
             if permission_granted(permission, membership.permissions)
         ]
 
+    def require_organizations_with(self, permission: str) -> list[str]:
+        """`organizations_with`, for a change of all that the principal may change; 403 where that is nothing."""
+        found = self.organizations_with(permission)
+        if not found:
+            raise FORBIDDEN.refused()
+        return found
+
 
 def machine_memberships(type_: PrincipalType, claims: Mapping[str, Any]) -> Memberships:
     """The one membership that an agent's or sandbox's token carries itself."""

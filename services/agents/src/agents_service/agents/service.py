@@ -190,7 +190,10 @@ class AgentService:
         )
 
     async def cleanup_stale(self, principal: Principal, timeout_s: int | None, mark_as: str) -> CleanupResult:
-        """Mark silent agents: a status of the machine moves them there, any other word becomes their health status."""
+        """Mark silent agents: a status of the machine moves them there, any other word becomes their health status.
+
+        Raises 403 for who may change no agent.
+        """
         timeout = timeout_s or rules.STALE_AFTER_S
         label = mark_as.strip()
         if not 1 <= len(label) <= 50:
@@ -198,7 +201,7 @@ class AgentService:
         target = label.upper() if label.upper() in rules.STATUSES else None
         marked = 0
         async with self.db.uow() as tx:
-            organizations = principal.organizations_with("agent:write")
+            organizations = principal.require_organizations_with("agent:write")
             for row in await store.stale(tx, organizations, timeout, limit=CLEANED_MAX):
                 agent = await store.get(tx, row.id, lock=True)
                 if agent is None:

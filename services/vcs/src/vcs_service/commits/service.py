@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from servicekit.auth import Principal
+from servicekit.auth import Principal, PrincipalType
 from servicekit.clock import utc_now
 from servicekit.db import Database, Tx
 from servicekit.ids import new_id
@@ -16,6 +16,7 @@ from vcs_service.commits.rules import CommitFacts
 from vcs_service.commits.schemas import CommitOut, CommitsOut, DiffOut, FileDiff, LinkCommit
 from vcs_service.commits.tables import TicketCommit
 from vcs_service.errors import COMMIT_LINKED, COMMIT_NOT_FOUND, TICKET_NOT_FOUND
+from vcs_service.mirror import attempts_service as attempts
 from vcs_service.mirror.tables import Branch
 from vcs_service.replica import Tickets
 
@@ -57,10 +58,12 @@ class CommitService:
         )
 
     async def of_ticket(self, principal: Principal, ticket_id: str, limit: int, offset: int) -> CommitsOut:
-        """The commits of a ticket, newest first."""
+        """The commits of a ticket, newest first; a sandbox sees those of its own task's ticket only."""
         ticket = await self._tickets.get(ticket_id)
         async with self._db.reader() as tx:
             principal.require("ticket:read", ticket.organization_id, TICKET_NOT_FOUND)
+            if await self._own_ticket(tx, principal) not in (None, ticket_id):
+                raise TICKET_NOT_FOUND()
             rows, total = await store.list_by(tx, ticket_id=ticket_id, limit=limit, offset=offset)
         return CommitsOut(commits=[CommitOut.of(row) for row in rows], total=total)
 
@@ -147,7 +150,14 @@ class CommitService:
     async def _find(self, principal: Principal, sha: str) -> TicketCommit:
         organizations = None if principal.is_super_admin else principal.organizations_with("ticket:read")
         async with self._db.reader() as tx:
-            commit = await store.find(tx, sha, organizations)
+            commit = await store.find(tx, sha, organizations, await self._own_ticket(tx, principal))
         if commit is None:
             raise COMMIT_NOT_FOUND.refused()
         return commit
+
+    async def _own_ticket(self, tx: Tx, principal: Principal) -> str | None:
+        """The one ticket that a sandbox works for, empty where it has no branch; None for whom no task limits."""
+        if principal.type is not PrincipalType.SANDBOX:
+            return None
+        branch, _ = await attempts.find(tx, str(principal.claims["task"]), int(principal.claims["attempt"]))
+        return "" if branch is None else branch.ticket_id

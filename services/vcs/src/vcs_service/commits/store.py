@@ -20,11 +20,15 @@ async def link(tx: Tx, rows: Sequence[dict[str, Any]]) -> Sequence[TicketCommit]
     return (await tx.session.execute(statement)).scalars().all()
 
 
-async def find(tx: Tx, sha: str, organization_ids: Sequence[str] | None) -> TicketCommit | None:
-    """The newest link of a commit by full id or prefix, in the given organizations (None: in all)."""
+async def find(
+    tx: Tx, sha: str, organization_ids: Sequence[str] | None, ticket_id: str | None = None
+) -> TicketCommit | None:
+    """The newest link of a commit by full id or prefix, in the given organizations and to the ticket (None: any)."""
     query = select(TicketCommit).where(TicketCommit.commit_sha.startswith(sha, autoescape=True))
     if organization_ids is not None:
         query = query.where(TicketCommit.organization_id.in_(organization_ids))
+    if ticket_id is not None:
+        query = query.where(TicketCommit.ticket_id == ticket_id)
     query = query.order_by((TicketCommit.commit_sha == sha).desc(), TicketCommit.linked_at.desc(), TicketCommit.id)
     return (await tx.session.execute(query.limit(1))).scalar_one_or_none()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from servicekit.auth import Principal
+from servicekit.auth import Principal, PrincipalType
 from servicekit.db import Database, Tx
 from servicekit.errors import AppError
 from servicekit.ids import new_id
@@ -44,12 +44,22 @@ class EngineService:
         self._queue = queue
         self.gates = GateKeeper()
 
+    async def own_ticket(self, tx: Tx, principal: Principal) -> str | None:
+        """The one ticket that a sandbox works for, empty where it has none; None for whom no task limits."""
+        if principal.type is not PrincipalType.SANDBOX:
+            return None
+        task = await self._queue.find(tx, str(principal.claims.get("task")))
+        return "" if task is None else task.ticket_id
+
     async def require(
         self, tx: Tx, principal: Principal, permission: str, ticket_id: str, *, lock: bool = False
     ) -> Ticket:
-        """The ticket, if the caller has `permission` there; 404 where it is unknown or foreign."""
+        """The ticket, if the caller has `permission` there; a sandbox sees its own task's only.
+
+        Raises 404 where it is unknown or foreign.
+        """
         ticket = await store.get(tx, ticket_id)
-        if ticket is None:
+        if ticket is None or await self.own_ticket(tx, principal) not in (None, ticket_id):
             raise TICKET_NOT_FOUND()
         principal.require(permission, ticket.organization_id, missing=TICKET_NOT_FOUND)
         if lock:

@@ -303,8 +303,8 @@ class TaskService:
         return [_timed(task, now) for task, now in rows]
 
     async def clean_up(self, principal: Principal) -> CleanedUp:
-        """End the caller's tasks that run too long, as the sweeper does for all."""
-        organizations = principal.organizations_with("task:write")
+        """End the caller's tasks that run too long, as the sweeper does for all. Raises 403 for who may end none."""
+        organizations = principal.require_organizations_with("task:write")
         async with self._db.reader() as tx:
             rows = await store.at_work(tx, organizations, agent_id=None, timed_out=True, limit=WORK_LIMIT)
         cleaned = 0

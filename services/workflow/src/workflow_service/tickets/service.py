@@ -60,7 +60,7 @@ class TicketService:
         limit: int,
         offset: int,
     ) -> TicketList:
-        """Tickets of the caller's organizations, newest first. Raises 404 for a foreign project."""
+        """Tickets of the caller's organizations, newest first; a sandbox's own. Raises 404 for a foreign project."""
         filters = {
             "status": status,
             "priority": priority.upper() if priority else None,
@@ -72,6 +72,10 @@ class TicketService:
             if project_id is not None:
                 project = await self._projects.require(tx, principal, "ticket:read", project_id)
                 organizations = [project.organization_id]
+            own = await self._engine.own_ticket(tx, principal)
+            if own is not None:
+                only = await store.matching(tx, own, organizations, **filters, search=search)
+                return TicketList(tickets=[ticket_out(row) for row in only][offset : offset + limit], total=len(only))
             rows = await store.page(tx, organizations, **filters, search=search, limit=limit, offset=offset)
             if search:
                 total = await store.count_search(tx, organizations, **filters, search=search)

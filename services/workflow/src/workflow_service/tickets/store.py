@@ -99,6 +99,23 @@ async def page(
     return (await tx.session.execute(statement)).all()
 
 
+async def matching(
+    tx: Tx,
+    ticket_id: str,
+    organization_ids: Sequence[str],
+    *,
+    status: str | None,
+    priority: str | None,
+    phase_id: str | None,
+    project_id: str | None,
+    search: str | None,
+) -> list[Ticket]:
+    """The one ticket, where it matches; else nothing."""
+    where = _where(status, priority, phase_id, project_id, search)
+    statement = select(Ticket).where(Ticket.id == ticket_id, Ticket.organization_id.in_(organization_ids), *where)
+    return list((await tx.session.scalars(statement)).all())
+
+
 async def count(
     tx: Tx,
     organization_ids: Sequence[str],
