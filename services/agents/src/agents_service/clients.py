@@ -259,9 +259,11 @@ class WorkflowClient:
         )
         return _statuses(answer)
 
-    async def release_tasks(self, attempts: Sequence[Attempt], reason: str) -> None:
-        """Give tasks back without counting a retry."""
-        await self._stub.ReleaseTasks(workflow_pb2.ReleaseTasksRequest(attempts=_attempts(attempts), reason=reason))
+    async def release_tasks(self, attempts: Sequence[Attempt], reason: str, *, start_failed: bool = False) -> None:
+        """Give tasks back without counting a retry; `start_failed`: because no sandbox could be made for them."""
+        await self._stub.ReleaseTasks(
+            workflow_pb2.ReleaseTasksRequest(attempts=_attempts(attempts), reason=reason, start_failed=start_failed)
+        )
 
     async def complete_task(self, attempt: Attempt, result: dict[str, Any], branch: str, head_sha: str) -> str:
         """The task's status after its attempt finished. Refused with `workflow.attempt_superseded`."""

@@ -47,6 +47,7 @@ class Workflow(workflow_pb2_grpc.WorkflowServiceServicer):
     def __init__(self) -> None:
         self.queue: dict[str, QueuedTask] = {}
         self.released: list[tuple[str, str]] = []
+        self.not_started: list[str] = []
         self.claims = 0
         self.heartbeats = 0
         self.lose_on_start = False
@@ -127,6 +128,7 @@ class Workflow(workflow_pb2_grpc.WorkflowServiceServicer):
             if task.attempt == item.attempt and task.status in {"assigned", "running"}:
                 task.status = "pending"
                 self.released.append((item.task_id, request.reason))
+                self.not_started += [item.task_id] if request.start_failed else []
         return workflow_pb2.ReleaseTasksResponse(statuses=self._statuses(request))
 
     def _hold(self, request: Any) -> QueuedTask:

@@ -23,6 +23,7 @@ async def test_a_branch_that_cannot_start_gives_its_task_back(world: Any) -> Non
     assert [claim["task"]["id"] for claim in answer["claims"]] == ["task-2"]
     assert answer["errors"] == [{"task_id": "task-1", "code": "vcs.repository_not_ready", "detail": "Not this one."}]
     assert world.workflow.released == [("task-1", "vcs.repository_not_ready: Not this one.")]
+    assert world.workflow.not_started == ["task-1"]
     assert [row[0] for row in await world.rows("SELECT task_id FROM sandboxes")] == ["task-2"]
 
 
@@ -38,6 +39,7 @@ async def test_a_peer_that_is_down_leaves_nothing_claimed(world: Any) -> None:
     world.workflow.lose_on_start = True
     answer = await world.claim(agent)
     assert (answer["claims"], answer["errors"][0]["code"]) == ([], "agents.attempt_superseded")
+    assert world.workflow.not_started == [], "that somebody else is away says nothing about a task"
     assert await world.rows("SELECT 1 FROM sandboxes WHERE state = 'running'") == []
     assert (await world.get(f"/agents/{agent['agent_id']}")).json()["status"] == "IDLE"
 

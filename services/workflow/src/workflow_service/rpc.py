@@ -74,7 +74,7 @@ class WorkflowServicer(workflow_pb2_grpc.WorkflowServiceServicer):
         return pb.FailTaskResponse(status=answer.status, will_retry=answer.will_retry, retry_at=_time(answer.retry_at))
 
     async def ReleaseTasks(self, request: pb.ReleaseTasksRequest, context: Any) -> pb.ReleaseTasksResponse:
-        answers = await self._claims.release(_refs(request.attempts), request.reason)
+        answers = await self._claims.release(_refs(request.attempts), request.reason, start_failed=request.start_failed)
         return pb.ReleaseTasksResponse(statuses=_statuses(answers))
 
     async def CancelTasks(self, request: pb.CancelTasksRequest, context: Any) -> pb.CancelTasksResponse:

@@ -23,6 +23,10 @@ class Settings(ServiceSettings):
     lease_loss_limit: int = Field(default=5, ge=1)
     """Leases that a task may lose before it fails: a task that kills its sandbox must not go round for ever."""
 
+    start_failure_limit: int = Field(default=20, ge=1)
+    """Claims in a row that may end without a sandbox, for want of a repository for example, before the task fails.
+    With the pauses between them twenty take about an hour."""
+
     ticket_human_review: bool = False
     """Whether a new ticket waits for an approval before it may have work."""
     approval_timeout_seconds: int = Field(default=1800, ge=60, le=86400)

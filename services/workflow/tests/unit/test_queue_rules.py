@@ -97,6 +97,7 @@ def test_every_reason_is_told() -> None:
         holds=int(sum(Hold)),
         waits_for=(("t1", "first", "running", "none"), ("t2", "second", "completed", "pending")),
         not_before=NOW + timedelta(seconds=5),
+        start_error=None,
         now=NOW,
         required_capabilities=(),
         project_active=5,

@@ -107,7 +107,11 @@ class ClaimService:
             _log.warning("claims failed: %s", "; ".join(f"{e.task_id}: {e.code} {e.detail}" for e in errors.values()))
             for task in failed:
                 error = errors[task.task_id]
-                await self._release([task], f"{error.code}: {error.detail}")
+                branch = branches.get(task.task_id)
+                # vcs answered, and not with a branch: the next claim would be answered alike. That a service is away
+                # or a lease was lost says nothing about the task.
+                start_failed = branch is not None and bool(branch.error_code)
+                await self._release([task], f"{error.code}: {error.detail}", start_failed=start_failed)
         return ClaimAnswer(
             claims=[
                 self._claim(task, branches.get(task.task_id), tokens[task.sandbox_id])
@@ -223,9 +227,11 @@ class ClaimService:
             async with self.sandboxes.db.uow() as tx:
                 await self.sandboxes.end(tx, task.sandbox_id, LOST)
 
-    async def _release(self, tasks: Sequence[ClaimedTask], reason: str) -> None:
+    async def _release(self, tasks: Sequence[ClaimedTask], reason: str, *, start_failed: bool = False) -> None:
         try:
-            await self.sandboxes.workflow.release_tasks([_attempt(task) for task in tasks], reason)
+            await self.sandboxes.workflow.release_tasks(
+                [_attempt(task) for task in tasks], reason, start_failed=start_failed
+            )
         except AppError as error:
             # Their lease runs out by itself.
             _log.warning("tasks could not be released: %s", error.detail)

@@ -11,6 +11,7 @@ from servicekit.db import Database, Tx
 from servicekit.errors import AppError
 from servicekit.ids import new_id
 from workflow_service import events
+from workflow_service.dag import rules as dag
 from workflow_service.engine import rules, store
 from workflow_service.engine.gates_service import GateKeeper
 from workflow_service.engine.rules import Move, Refusal, TicketState
@@ -21,6 +22,8 @@ from workflow_service.queue.rules import Hold
 from workflow_service.queue.service import QueueService
 
 FOLD_BATCH = 20_000
+# A check for cycles reads at most this many dependencies.
+MAX_EDGES = 200_000
 COLLECTED_BY_WORKFLOW = "workflow"
 _TICKET_DEFAULTS: Mapping[str, Any] = {
     "spec_id": None,
@@ -166,8 +169,18 @@ class EngineService:
         if delete:
             await store.delete(tx, ticket)
 
+    async def cycle_with(self, tx: Tx, organization_id: str, pairs: Sequence[tuple[str, str]]) -> list[str] | None:
+        """The cycle that (ticket, blocked by) would close, each ticket before the one that waits for it; None if none.
+
+        No other transaction adds dependencies in this organization until this one has ended.
+        """
+        await store.lock_dependencies(tx, organization_id)
+        edges = await store.upstream_edges(tx, sorted({blocker for _, blocker in pairs}), MAX_EDGES)
+        edges += [(blocker, ticket) for ticket, blocker in pairs]
+        return dag.find_cycle(list(dict.fromkeys(node for edge in edges for node in edge)), edges)
+
     async def wait_for(self, tx: Tx, pairs: Sequence[tuple[str, str]]) -> None:
-        """Record (ticket, blocked by); the tickets' live tasks wait from now on."""
+        """Record (ticket, blocked by), which close no cycle; the tickets' live tasks wait from now on."""
         await store.add_dependencies(tx, pairs)
         waiting = sorted({pair[0] for pair in pairs})
         still = {row[0] for row in await store.blockers(tx, waiting) if row[2] != "done"}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from servicekit.db import Tx
@@ -71,6 +71,29 @@ async def add_dependencies(tx: Tx, pairs: Sequence[tuple[str, str]]) -> None:
             upsert(TicketDependency).on_conflict_do_nothing(),
             [{"ticket_id": ticket, "blocked_by_id": blocker} for ticket, blocker in pairs],
         )
+
+
+async def lock_dependencies(tx: Tx, organization_id: str) -> None:
+    """Lets one transaction at a time add dependencies between tickets of an organization: two could close a cycle."""
+    await tx.session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 9))"), {"id": organization_id})
+
+
+async def upstream_edges(tx: Tx, start: Sequence[str], limit: int) -> list[tuple[str, str]]:
+    """(blocked by, ticket) of everything that `start` waits for, directly or not; at most `limit`."""
+    connection = await tx.connection()
+    rows = await connection.fetch(
+        """
+        WITH RECURSIVE up AS (
+            SELECT d.ticket_id, d.blocked_by_id FROM ticket_dependencies d WHERE d.ticket_id = ANY($1)
+            UNION
+            SELECT d.ticket_id, d.blocked_by_id FROM ticket_dependencies d JOIN up ON d.ticket_id = up.blocked_by_id
+        )
+        SELECT blocked_by_id, ticket_id FROM up LIMIT $2
+        """,
+        list(start),
+        limit,
+    )
+    return [(row["blocked_by_id"], row["ticket_id"]) for row in rows]
 
 
 async def blockers(tx: Tx, ticket_ids: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -177,6 +177,7 @@ class ClaimService:
         if state is Attempt.HELD and task.status == rules.ASSIGNED:
             task.status = rules.RUNNING
             task.started_at = now
+            task.start_failures, task.start_error = 0, None
             task.updated_at = now
             task.version += 1
             if task.timeout_seconds is not None:
@@ -282,24 +283,47 @@ class ClaimService:
         await self._queue.tell(tx, [TaskChange(task, old_status)])
         return FailureAnswer(task.status, True, task.not_before)
 
-    async def release(self, attempts: Sequence[AttemptRef], reason: str) -> list[AttemptAnswer]:
-        """Give tasks back without counting a retry; another attempt may take them at once."""
+    async def release(
+        self, attempts: Sequence[AttemptRef], reason: str, *, start_failed: bool = False
+    ) -> list[AttemptAnswer]:
+        """Give tasks back without counting a retry; another attempt may take them at once.
+
+        `start_failed`: no sandbox could be made. They wait longer each time and fail after so many times in a row.
+        """
         answers = []
         for ref in sorted(attempts, key=lambda one: one.task_id):
             async with self._db.uow() as tx:
                 found = await store.lock(tx, ref.task_id)
                 state = Attempt.LOST if found is None else _state(found[0], ref)
                 if found is not None and state is Attempt.HELD:
-                    await self._requeue(tx, *found, "released")
+                    if start_failed:
+                        await self._start_failed(tx, *found, reason)
+                    else:
+                        await self._requeue(tx, *found, "released")
                     state = Attempt.LOST
                 answers.append(AttemptAnswer(ref.task_id, ref.attempt, state))
         if reason:
             log.info("tasks_released", tasks=len(answers), reason=reason[:200])
         return answers
 
-    async def _requeue(self, tx: Tx, task: Task, now: datetime, reason: str) -> None:
+    async def _start_failed(self, tx: Tx, task: Task, now: datetime, reason: str) -> None:
+        task.start_failures += 1
+        task.start_error = reason[:500]
+        if task.start_failures >= self._settings.start_failure_limit:
+            old_status = task.status
+            error = f"The task could not be started, {task.start_failures} times in a row: {task.start_error}"
+            await self._queue.fail(tx, task, now, error, "start")
+            await self._queue.tell(tx, [TaskChange(task, old_status)])
+            return
+        pause_s = rules.start_backoff_s(task.start_failures, random.uniform(0.75, 1.25))
+        await self._requeue(tx, task, now, "start_failed", now + timedelta(seconds=pause_s))
+
+    async def _requeue(
+        self, tx: Tx, task: Task, now: datetime, reason: str, not_before: datetime | None = None
+    ) -> None:
         old_status, agent_id, sandbox_id = task.status, task.assigned_agent_id or "", task.sandbox_id or ""
         requeue(task, now)
+        task.not_before = not_before
         events.task_requeued(tx, task, old_status, agent_id, sandbox_id, task.attempt, reason)
         await tx.session.flush()
         await self._queue.announce(tx, [task.id])

@@ -147,6 +147,16 @@ def backoff_s(retry_count: int, jitter: float) -> float:
     return min(BACKOFF_BASE_S * 2.0 ** min(retry_count, 10) * jitter, BACKOFF_CAP_S)
 
 
+START_BACKOFF_CAP_S = 300.0
+
+
+def start_backoff_s(failures: int, jitter: float) -> float:
+    """Seconds before a task whose start failed `failures` times is handed out again: 2 s · 2^(n-1), ≤ 300 s."""
+    if not 0.75 <= jitter <= 1.25:
+        raise ValueError("jitter is a factor from 0.75 to 1.25")
+    return min(BACKOFF_BASE_S * 2.0 ** min(failures, 20), START_BACKOFF_CAP_S) * jitter
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What follows a failed attempt. `delay_s` counts only with `retry`."""

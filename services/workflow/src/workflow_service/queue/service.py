@@ -1,6 +1,6 @@
 """Use cases that change tasks from the outside: making, holding, cancelling, failing, trying again, dependencies.
 
-Lock order, everywhere: the execution, then tasks in the order of their ids, then tickets.
+Lock order, everywhere: an organization's dependencies, the execution, then tasks in the order of their ids, then tickets.
 """
 
 from __future__ import annotations
@@ -178,6 +178,8 @@ class QueueService:
         changed += await store.set_hold(
             tx, Hold.REPOSITORY_NOT_READY, project.repository_state not in ("none", "ready"), "project", project.id
         )
+        if project.repository_state == "ready":
+            changed += await store.end_start_pauses(tx, project.id)
         changed += await store.set_autonomy(tx, project.id, project.autonomous_execution_enabled)
         await self.announce(tx, changed)
 
@@ -317,6 +319,10 @@ class QueueService:
 
         Raises 404 for unknown tasks, 400 for a cycle, 409 when the task has begun.
         """
+        unlocked = await store.get(tx, task_id)
+        if unlocked is None:
+            raise TASK_NOT_FOUND()
+        await store.lock_dependencies(tx, unlocked.organization_id)
         found = await store.lock(tx, task_id)
         if found is None:
             raise TASK_NOT_FOUND()
@@ -374,6 +380,7 @@ def reset(task: Task, now: datetime) -> None:
     task.status = rules.PENDING
     task.retry_count = 0
     task.leases_lost = 0
+    task.start_failures, task.start_error = 0, None
     task.error_message = None
     task.end_reason = None
     task.not_before = None

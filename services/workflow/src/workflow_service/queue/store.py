@@ -76,6 +76,11 @@ async def lock_execution(tx: Tx, execution_id: str | None) -> None:
         await tx.session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 7))"), {"id": execution_id})
 
 
+async def lock_dependencies(tx: Tx, organization_id: str) -> None:
+    """Lets one transaction at a time add dependencies between tasks of an organization: two could close a cycle."""
+    await tx.session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 8))"), {"id": organization_id})
+
+
 async def execution_of(tx: Tx, task_id: str) -> str | None:
     """The execution of a task, without a lock."""
     return await tx.session.scalar(select(Task.execution_id).where(Task.id == task_id))
@@ -199,6 +204,25 @@ async def dependencies_of(tx: Tx, task_ids: Sequence[str]) -> list[tuple[str, st
         .order_by(TaskDependency.task_id, TaskDependency.depends_on_id)
     )
     return [(row[0], row[1], row[2]) for row in rows]
+
+
+async def end_start_pauses(tx: Tx, project_id: str) -> list[str]:
+    """Ends the pause of those tasks of a project that no sandbox could be made for. Returns them."""
+    connection = await tx.connection()
+    rows = await connection.fetch(
+        """
+        WITH paused AS (
+            SELECT id FROM tasks
+            WHERE project_id = $1 AND status = 'pending' AND not_before IS NOT NULL AND start_failures > 0
+            ORDER BY id FOR UPDATE
+        )
+        UPDATE tasks t SET not_before = NULL, start_failures = 0, version = t.version + 1,
+            updated_at = clock_timestamp()
+        FROM paused WHERE t.id = paused.id RETURNING t.id
+        """,
+        project_id,
+    )
+    return [row["id"] for row in rows]
 
 
 async def upstream_edges(tx: Tx, start: Sequence[str], limit: int) -> list[tuple[str, str]]:

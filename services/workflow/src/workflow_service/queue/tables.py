@@ -87,6 +87,9 @@ class Task(Base):
     claimed_at: Mapped[datetime | None]
     lease_expires_at: Mapped[datetime | None]
     leases_lost: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    start_failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    """Claims in a row after which no sandbox could be made; `start_error` says why the last one could not."""
+    start_error: Mapped[str | None]
     retry_count: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     max_retries: Mapped[int] = mapped_column(Integer, server_default=text("3"))
     timeout_seconds: Mapped[int | None] = mapped_column(Integer)

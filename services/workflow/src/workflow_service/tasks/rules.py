@@ -25,6 +25,7 @@ class Surroundings:
     holds: int
     waits_for: tuple[tuple[str, str, str, str], ...]
     not_before: datetime | None
+    start_error: str | None
     now: datetime
     required_capabilities: tuple[str, ...]
     project_active: int
@@ -49,7 +50,11 @@ def reasons(task: Surroundings) -> list[Reason]:
         found.append(Reason(code, f"It depends on '{title}': {state}.", (task_id,)))
     if task.not_before is not None and task.not_before > task.now:
         seconds = (task.not_before - task.now).total_seconds()
-        found.append(Reason("backoff", f"It is tried again in {seconds:.1f} s."))
+        again = f"It is tried again in {seconds:.1f} s."
+        if task.start_error is not None:
+            found.append(Reason("start_failed", f"It could not be started: {task.start_error} {again}"))
+        else:
+            found.append(Reason("backoff", again))
     if 0 <= task.project_cap <= task.project_active:
         detail = f"The project runs {task.project_active} of {task.project_cap} tasks at once."
         found.append(Reason("project_at_capacity", detail))

@@ -199,6 +199,7 @@ class TaskService:
                     (one.id, one.title or one.task_type, one.status, one.merge_state) for one in around.waits_for
                 ),
                 not_before=task.not_before,
+                start_error=task.start_error if task.start_failures else None,
                 now=around.now,
                 required_capabilities=tuple(task.required_capabilities),
                 project_active=around.project_active,

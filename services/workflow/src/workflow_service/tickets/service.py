@@ -148,7 +148,14 @@ class TicketService:
                 found = await self._engine.find(tx, one)
                 if found is None or found.organization_id != ticket.organization_id:
                     raise invalid(("dependencies", field), "is no ticket of this organization", one)
-        await self._engine.wait_for(tx, [(ticket.id, one) for one in before] + [(one, ticket.id) for one in after])
+        pairs = [(ticket.id, one) for one in before] + [(one, ticket.id) for one in after]
+        cycle = await self._engine.cycle_with(tx, ticket.organization_id, pairs)
+        if cycle is not None:
+            place = cycle.index(ticket.id)
+            others = [*cycle[place + 1 :], *cycle[:place]]
+            way = " → ".join(["this ticket", *others, "this ticket"])
+            raise invalid(("dependencies", "blocks"), f"would let tickets wait for each other: {way}", others)
+        await self._engine.wait_for(tx, pairs)
 
     async def _begin(self, tx: Tx, ticket: Ticket, *, fresh: bool = False) -> None:
         """The first task of an approved ticket, by the way of working that it was made with."""

@@ -458,7 +458,10 @@ class ReleaseTasksRequest(_message.Message):
 
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    START_FAILED_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
+    start_failed: _builtins.bool
+    """No sandbox could be made for the tasks, for this reason: each is tried again later and later, and fails in the end."""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskAttempt]: ...
     def __init__(
@@ -466,10 +469,11 @@ class ReleaseTasksRequest(_message.Message):
         *,
         attempts: _abc.Iterable[Global___TaskAttempt] | None = ...,
         reason: _builtins.str = ...,
+        start_failed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "reason", b"reason", "start_failed", b"start_failed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
