@@ -1,6 +1,7 @@
 """Use cases that change tasks from the outside: making, holding, cancelling, failing, trying again, dependencies.
 
-Lock order, everywhere: an organization's dependencies, the execution, then tasks in the order of their ids, then tickets.
+Lock order, everywhere: an organization's dependencies, the execution, then tasks in the order of their ids, then
+tickets.
 """
 
 from __future__ import annotations
