@@ -152,7 +152,7 @@ async def running(
         if works if jobs is None else jobs:
             leader = LeaderLocks(service.db) if service.db is not None else None
             all_jobs = [*service.jobs, *(purge_jobs(cast("Database", service.db)) if service.db is not None else ())]
-            await _start(stack, JobRunner(all_jobs, leader, grace_s=settings.shutdown_grace_s))
+            await _start(stack, JobRunner(all_jobs, leader, grace_s=settings.shutdown_grace_s, database=service.db))
         rpc_server = _rpc_server(service) if role == "server" and service.servicers else None
         if rpc_server is not None:
             await _start(stack, rpc_server)

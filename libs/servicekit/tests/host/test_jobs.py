@@ -13,6 +13,7 @@ import pytest
 
 from servicekit import context, leader, telemetry
 from servicekit.db import Database
+from servicekit.db.hint import CommitHint
 from servicekit.jobs import Job, JobRunner
 from servicekit.leader import LeaderLocks, LeadershipLost
 from servicekit.testing.postgres import TestDatabase
@@ -214,3 +215,77 @@ def test_bad_jobs() -> None:
         JobRunner(jobs, None)
     with pytest.raises(ValueError, match="needs a database"):
         JobRunner([Job("x", every_s=1, run=work, leader=True)], None)
+
+
+class TestWaking:
+    """A hint ends the pause: of this process, of another one, and never of a job that fails."""
+
+    @staticmethod
+    @contextlib.asynccontextmanager
+    async def waiting(db: Database, wake: CommitHint, runs: list[float], **options: Any) -> AsyncIterator[None]:
+        async def work() -> None:
+            runs.append(time.monotonic())
+            if options.get("fails"):
+                raise RuntimeError("no")
+
+        job = Job("slow", every_s=3600.0, run=work, jitter=0, leader=options.get("leader", False), wake=wake)
+        runner = JobRunner([job], LeaderLocks(db), database=db)
+        await runner.start()
+        try:
+            await until(lambda: len(runs) >= 1)
+            yield
+        finally:
+            async with asyncio.timeout(5):
+                await runner.close()
+
+    async def test_a_commit_of_this_process_wakes_it(self, kit_database: TestDatabase) -> None:
+        async with kit_database.opened() as db:
+            hint, runs = db.hint("test_work"), list[float]()
+            async with self.waiting(db, hint, runs):
+                await settle(runs)
+                before = len(runs)
+                async with db.uow() as tx:
+                    tx.on_commit(hint.committed)
+                    await (await tx.connection()).execute("SELECT 1")
+                    assert len(runs) == before, "not before the commit"
+                await until(lambda: len(runs) == before + 1)
+
+    async def test_a_commit_of_another_process_wakes_the_leader(self, kit_database: TestDatabase) -> None:
+        async with kit_database.opened() as here, kit_database.opened() as there:
+            leader, follower = list[float](), list[float]()
+            async with self.waiting(here, here.hint("test_work"), leader, leader=True):
+                runner = JobRunner(
+                    [
+                        Job(
+                            "slow",
+                            every_s=3600.0,
+                            run=lambda: asyncio.sleep(0, follower.append(0.0)),
+                            leader=True,
+                            wake=there.hint("test_work"),
+                        )
+                    ],
+                    LeaderLocks(there),
+                    database=there,
+                )
+                await runner.start()
+                await settle(leader)
+                before = len(leader)
+                there.hint("test_work").committed()
+                await until(lambda: len(leader) > before)
+                assert follower == []
+                await runner.close()
+
+    async def test_a_job_that_fails_is_not_woken(self, kit_database: TestDatabase) -> None:
+        async with kit_database.opened() as db:
+            hint, runs = db.hint("test_work"), list[float]()
+            async with self.waiting(db, hint, runs, fails=True):
+                for _ in range(5):
+                    hint.committed()
+                    await asyncio.sleep(0.05)
+                assert len(runs) == 1
+
+
+async def settle(runs: list[float]) -> None:
+    """Wait until the listening connection stands: what it wakes at its start is over."""
+    await until(lambda: len(runs) >= 2)
+    await asyncio.sleep(0.1)

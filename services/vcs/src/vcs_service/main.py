@@ -54,8 +54,8 @@ def build(settings: Settings) -> Service:
         ],
         consumers=[replica.consumers()],
         jobs=[
-            Job("mirror-repositories", every_s=0.5, run=mirror.mirror_due, timeout_s=3600.0),
-            Job("run-merges", every_s=0.25, run=merging.run_open, timeout_s=3600.0),
+            Job("mirror-repositories", every_s=5.0, run=mirror.mirror_due, timeout_s=3600.0, wake=mirror.bound),
+            Job("run-merges", every_s=5.0, run=merging.run_open, timeout_s=3600.0, wake=merging.accepted),
         ],
         errors=errors,
     )

@@ -11,7 +11,8 @@ import sqlalchemy.event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from servicekit.db.outbox import OutboxHint
+from servicekit.db.hint import CommitHint
+from servicekit.db.outbox import CHANNEL as OUTBOX_CHANNEL
 from servicekit.db.transaction import Scope
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Database:
         self._engine: AsyncEngine | None = None
         self._reading: AsyncEngine | None = None
         self._snapshot: AsyncEngine | None = None
-        self.outbox_hint = OutboxHint(self)
+        self._hints: dict[str, CommitHint] = {}
+        self.outbox_hint = self.hint(OUTBOX_CHANNEL)
 
     @property
     def name(self) -> str:
@@ -120,6 +122,10 @@ class Database:
         async with asyncio.timeout(timeout_s), self.reading_engine.connect() as connection:
             await connection.exec_driver_sql("SELECT 1")
 
+    def hint(self, channel: str) -> CommitHint:
+        """The hint of a channel, one for each in a process: `tx.on_commit(db.hint("omoios_merges").committed)`."""
+        return self._hints.setdefault(channel, CommitHint(self, channel))
+
     async def notify(self, channel: str) -> None:
         """Send a NOTIFY that need not survive a crash, so that it waits for no disk; one round trip."""
         if not channel.isidentifier():
@@ -131,7 +137,8 @@ class Database:
 
     async def close(self) -> None:
         """Stop hinting and close the pool."""
-        await self.outbox_hint.close()
+        for hint in self._hints.values():
+            await hint.close()
         engine, self._engine, self._reading, self._snapshot = self._engine, None, None, None
         if engine is not None:
             await engine.dispose()

@@ -1,34 +1,24 @@
-"""Events on their way out: buffered by the transaction, written last, announced after the commit."""
+"""Events on their way out: buffered by the transaction and written last."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from google.protobuf.message import Message
 
 from servicekit import context
 from servicekit.clock import utc_now
 from servicekit.db.event_options import event_type
-from servicekit.db.failures import is_transient
 from servicekit.ids import new_id
-
-if TYPE_CHECKING:
-    from servicekit.db.engine import Database
 
 CHANNEL = "omoios_outbox"
 """PostgreSQL channel on which a commit with events is announced to the relay of another process."""
 
 MAX_PAYLOAD_BYTES = 1_000_000
 """A stream takes messages of 1 MiB, headers included; larger facts are split by their emitter."""
-
-# A process announces at most this often; what commits in between is covered by the announcement that follows.
-_HINT_INTERVAL_S = 0.01
 
 _INSERT_ONE = """
 INSERT INTO outbox (event_id, subject, aggregate_type, aggregate_id, version, organization_id,
@@ -47,9 +37,6 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::te
                           correlation_id, causation_id, traceparent, occurred_at, payload, position)
 ORDER BY e.position
 """
-
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
 class OutgoingEvent:
@@ -128,52 +115,3 @@ async def insert_events(connection: Any, events: Sequence[OutgoingEvent]) -> Non
         await connection.execute(_INSERT_ONE, *events[0].columns())
         return
     await connection.execute(_INSERT_MANY, *map(list, zip(*(event.columns() for event in events), strict=True)))
-
-
-class OutboxHint:
-    """Wakes the relay after a commit that left events; losing a hint costs one poll interval, nothing else.
-
-    A relay leading in this process is woken in memory. Otherwise the hint is a NOTIFY of its own, at most one per
-    10 ms and process, and never part of the transaction: PostgreSQL holds one lock per cluster from a transaction's
-    NOTIFY until its commit is on disk, so that notifying writers would commit one after the other.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._local: Callable[[], None] | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._again = False
-
-    def lead_locally(self, wake: Callable[[], None] | None) -> None:
-        """Set what wakes this process' leading relay; None when it does not lead."""
-        self._local = wake
-
-    def committed(self) -> None:
-        """Announce that rows were committed. Call it on the event loop."""
-        if self._local is not None:
-            self._local()
-            return
-        if self._task is not None and not self._task.done():
-            self._again = True
-            return
-        self._task = asyncio.get_running_loop().create_task(self._notify(), name="outbox-hint")
-
-    async def _notify(self) -> None:
-        while True:
-            self._again = False
-            try:
-                await self._database.notify(CHANNEL)
-            except Exception as error:
-                if not is_transient(error):
-                    _log.warning("outbox hint failed", exc_info=error)
-            await asyncio.sleep(_HINT_INTERVAL_S)
-            if not self._again:
-                return
-
-    async def close(self) -> None:
-        """Stop announcing."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task

@@ -32,6 +32,7 @@ class MergingService:
         self._db = db
         self._mirror = mirror
         self._merger = merger
+        self.accepted = db.hint("vcs_merges")
 
     async def start(
         self,
@@ -52,6 +53,7 @@ class MergingService:
             repository = await self._mirror.find(tx, project_id)
             if repository is None or repository.organization_id != organization_id:
                 raise PROJECT_NOT_FOUND()
+            tx.on_commit(self.accepted.committed)
             merge = await store.add(
                 tx,
                 id=merge_id,

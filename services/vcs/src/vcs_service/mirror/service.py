@@ -45,6 +45,7 @@ class MirrorService:
         self._db = db
         self.mirrors = mirrors
         self._settings = settings
+        self.bound = db.hint("vcs_repositories")
 
     def source(self, url: str) -> Source:
         """The checked source of a URL or path. Raises 422 naming `repository_url`."""
@@ -76,6 +77,7 @@ class MirrorService:
             same = known is not None and known.url == source.shown and default_branch in ("", known.default_branch)
             if known is not None and same and known.state != FAILED:
                 return known
+            tx.on_commit(self.bound.committed)
             return await store.bind(
                 tx,
                 project_id,

@@ -33,6 +33,7 @@ class MergeQueue:
         self._queue = queue
         self._tasks = tasks
         self._vcs = vcs
+        self.queued = db.hint("workflow_merges")
 
     async def queue(self, tx: Tx, spec_id: str, execution_id: str | None) -> None:
         """Ask for a merge of all branches of the spec that wait for one, unless a merge of it is open."""
@@ -52,6 +53,7 @@ class MergeQueue:
             items=[_item(by_id[task_id]) for task_id in order],
         )
         if await store.add_merge(tx, merge):
+            tx.on_commit(self.queued.committed)
             await self._tasks.queued(tx, [by_id[task_id] for task_id in order], merge.id)
 
     async def run_due(self) -> int:
