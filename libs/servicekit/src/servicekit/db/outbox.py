@@ -38,6 +38,7 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::te
 ORDER BY e.position
 """
 
+
 @dataclass(frozen=True, slots=True)
 class OutgoingEvent:
     """One row of the outbox before it has a sequence number."""
