@@ -67,19 +67,20 @@ async def test_failures_back_off_and_are_counted() -> None:
 
     async def work() -> None:
         starts.append(time.monotonic())
-        if len(starts) < 5:
+        if len(starts) < 10:
             raise RuntimeError("no")
 
     async with running(Job("flaky", every_s=0.02, run=work, jitter=0.0, max_backoff_s=0.2)):
-        await until(lambda: len(starts) >= 6)
+        await until(lambda: len(starts) >= 15, 60.0)
     pauses = [later - earlier for earlier, later in itertools.pairwise(starts)]
     assert pauses[0] >= 0.04
     assert pauses[1] >= 0.08
     assert pauses[2] >= 0.16
-    assert 0.2 <= pauses[3] < 0.31
-    assert pauses[4] < 0.1
+    # Without its ceiling the ninth would be 10 s long.
+    assert all(0.2 <= pause < 5 for pause in pauses[3:9])
+    assert min(pauses[9:]) < 0.15
     sample = telemetry.REGISTRY.get_sample_value
-    assert sample("job_runs_total", {"job": "flaky", "outcome": "failed"}) == 4
+    assert sample("job_runs_total", {"job": "flaky", "outcome": "failed"}) == 9
     assert (sample("job_runs_total", {"job": "flaky", "outcome": "ok"}) or 0) >= 1
     assert sample("job_last_success_timestamp_seconds", {"job": "flaky"}) == pytest.approx(time.time(), abs=5)
 
@@ -270,8 +271,11 @@ class TestWaking:
                 await runner.start()
                 await settle(leader)
                 before = len(leader)
-                there.hint("test_work").committed()
-                await until(lambda: len(leader) > before)
+                async with asyncio.timeout(30):
+                    while len(leader) == before:
+                        # Hints are lost until the connection listens.
+                        there.hint("test_work").committed()
+                        await asyncio.sleep(0.1)
                 assert follower == []
                 await runner.close()
 
@@ -286,6 +290,9 @@ class TestWaking:
 
 
 async def settle(runs: list[float]) -> None:
-    """Wait until the listening connection stands: what it wakes at its start is over."""
-    await until(lambda: len(runs) >= 2)
-    await asyncio.sleep(0.1)
+    """Wait until nothing runs any more of what the listening connection wakes at its start."""
+    async with asyncio.timeout(30):
+        before = -1
+        while before != len(runs):
+            before = len(runs)
+            await asyncio.sleep(0.5)
