@@ -138,7 +138,7 @@ class Gateways:
         log = directory / "access.log"
         port = free_port()
         static = render(
-            {"gateway": port, **self.upstreams.ports},
+            {"gateway": port, "limits": free_port(), **self.upstreams.ports},
             directory,
             environment=environment,
             instances=instances,

@@ -1,7 +1,7 @@
 """Stands for services: ``python standin.py SERVICE:INSTANCE:PORT …`` answers on each port who was asked, and how.
 
 Ends of paths with a meaning: ``/stream`` sends server-sent events, ``/upload`` reports how a body arrived, ``/slow``
-answers after ``?seconds``, ``/own-503`` and ``/own-502`` are errors of the service itself, ``/cookies`` sets two,
+answers after ``?seconds``, ``/own-503``, ``/own-502`` and ``/own-429`` are errors of the service itself, ``/cookies`` sets two,
 ``/unready`` and ``/ready`` switch the readiness probe, ``/seen`` lists the values of ``?mark`` that came before.
 """
 
@@ -66,6 +66,8 @@ class StandIn:
             await answer(send, 503, {"detail": "Stripe is away.", "code": "billing.stripe_unavailable"}, headers)
         elif end == "own-502":
             await answer(send, 502, {"error": "the proxied host is away"})
+        elif end == "own-429":
+            await answer(send, 429, {"code": "identity.login_limited"}, [(b"retry-after", b"37")])
         elif end == "cookies":
             await answer(send, 200, {}, [(b"set-cookie", b"a=1; HttpOnly; Path=/"), (b"set-cookie", b"b=2; Path=/")])
         else:

@@ -50,14 +50,14 @@ def test_nothing_buffers_and_503_is_never_replaced(tmp_path: Path) -> None:
     _, http = rendered(tmp_path)
     assert not any("buffering" in middleware for middleware in http["middlewares"].values())
     assert http["middlewares"]["error-pages"]["errors"]["status"] == ["502", "504"]
-    for router in http["routers"].values():
-        assert "remove-headers" in router["middlewares"]
+    for name, router in http["routers"].items():
+        assert "remove-headers" in router["middlewares"] or router["entryPoints"] == ["limits"], name
 
 
 def test_limits_follow_the_setting(tmp_path: Path) -> None:
     for profile, average in (("contract", 30), ("loose", 12_000)):
         _, http = rendered(tmp_path / profile, options=Options(rate_limits=profile))
-        assert http["middlewares"]["limit-auth-credentials"]["rateLimit"]["average"] == average
+        assert http["middlewares"]["bucket-auth-credentials"]["rateLimit"]["average"] == average
         assert "limit-auth-credentials" in http["routers"]["auth-auth-credentials"]["middlewares"]
         assert "limit-auth" in http["routers"]["auth"]["middlewares"]
         assert "limit-auth" not in http["routers"]["tasks"]["middlewares"]
@@ -66,7 +66,7 @@ def test_limits_follow_the_setting(tmp_path: Path) -> None:
 def test_addresses_behind_a_proxy_come_from_its_header(tmp_path: Path) -> None:
     static, http = rendered(tmp_path, options=Options(trusted_proxies=("10.0.0.0/8",)))
     assert static["entryPoints"]["web"]["forwardedHeaders"] == {"insecure": False, "trustedIPs": ["10.0.0.0/8"]}
-    strategy = http["middlewares"]["limit-auth"]["rateLimit"]["sourceCriterion"]["ipStrategy"]
+    strategy = http["middlewares"]["bucket-auth"]["rateLimit"]["sourceCriterion"]["ipStrategy"]
     assert strategy == {"ipv6Subnet": 64, "excludedIPs": ["10.0.0.0/8"]}
 
 
@@ -108,14 +108,14 @@ def test_compose_reaches_services_by_name(tmp_path: Path) -> None:
         service = "edge" if owner == "edge" else f"{owner}-instances"
         [server] = http["services"][service]["loadBalancer"]["servers"]
         assert server["url"] == f"http://{owner}:{DEFAULT_PORTS[owner]}"
-    assert http["middlewares"]["limit-auth-credentials"]["rateLimit"]["average"] == 30
+    assert http["middlewares"]["bucket-auth-credentials"]["rateLimit"]["average"] == 30
 
 
 def test_unknown_or_missing_services_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such service: nobody"):
         rendered(tmp_path, instances={"nobody": [1]})
     with pytest.raises(ValueError, match="neither a port nor instances are given for vcs"):
-        render({"gateway": 1, **{name: 2 for name in OWNERS if name != "vcs"}}, tmp_path, not_built=[], built=[])
+        render({"gateway": 1, "limits": 2, **{name: 2 for name in OWNERS if name != "vcs"}}, tmp_path, not_built=[], built=[])
 
 
 def test_rendering_replaces_the_file_at_once(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from gateway.tests.polling import eventually
 from gateway_edge.pending import Operation
 from gateway_edge.routes import EDGE, load
 from gateway_edge.traefik_config import Options, render
+from omoios_local.embedded.process import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,12 +118,28 @@ def test_logins_are_limited_by_address_under_contract_limits(strict_gateway: Gat
     assert len(passed) + len(refused) == 40
     # A bucket of 20 that is refilled with one every 2 s.
     assert 20 <= len(passed) <= 25
-    assert int(refused[0].headers["retry-after"]) >= 1
+    problem = refused[0]
+    assert problem.headers["content-type"] == "application/problem+json"
+    assert (problem.json()["status"], problem.json()["code"]) == (429, "edge.rate_limited")
+    # One token comes back every 2 s.
+    assert problem.headers["retry-after"] == "2"
     assert refused[0].headers["access-control-allow-origin"] == "http://localhost:3000"
     assert "Retry-After" in refused[0].headers["access-control-expose-headers"]
     # Everything else of the group, and preflights, have a bucket of their own.
     assert strict_gateway.client.get("/api/v1/auth/me").status_code == 200
     assert strict_gateway.client.options("/api/v1/auth/login").status_code == 200
+
+
+def test_a_service_s_own_429_passes_as_it_is(strict_gateway: Gateway, gateway: Gateway) -> None:
+    for one in (strict_gateway, gateway):
+        answer = one.client.post("/api/v1/auth/own-429")
+        assert (answer.status_code, answer.json()) == (429, {"code": "identity.login_limited"})
+        assert answer.headers["retry-after"] == "37"
+
+
+def test_the_limits_are_nowhere_at_the_public_port(strict_gateway: Gateway) -> None:
+    for path in ("/auth", "/auth-credentials", "/ping"):
+        assert strict_gateway.client.get(path).json()["code"] == "edge.not_found"
 
 
 def test_a_forged_address_gets_no_bucket_of_its_own(strict_gateway: Gateway) -> None:
@@ -197,5 +214,6 @@ def test_a_service_without_instances_is_a_problem_until_it_is_back(gateways: Gat
     assert gateway.client.get("/api/v1/tasks/t1").status_code == 200
     port = int(gateway.url.rpartition(":")[2])
     options = Options(access_log=str(gateway.access_log))
-    render({"gateway": port, **upstreams.ports}, gateway.directory, options=options, not_built=[], built=[])
+    ports = {"gateway": port, "limits": free_port(), **upstreams.ports}
+    render(ports, gateway.directory, options=options, not_built=[], built=[])
     eventually(lambda: gateway.client.get("/api/v1/commits/c1").status_code == 200, "the rewritten file is followed")

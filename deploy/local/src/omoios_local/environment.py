@@ -19,6 +19,8 @@ from omoios_local.state import State
 # Named here because the supervisor itself reads them; they mean nothing to the processes that it starts.
 OWN_SETTINGS = frozenset({"OMOIOS_STATE_DIR", "OMOIOS_PORT_OFFSET"})
 KEEP_SECRETS_AT_REST = ("identity", "vcs")
+# The gateway probes every second and looks twice; its configuration says so.
+SHUTDOWN_DELAY_S = "2"
 RUNNER_PREFIX = "OMOIOS_RUNNER_"
 
 
@@ -73,6 +75,7 @@ class Environments:
             **self.nats(name),
             **self._addresses(),
         }
+        chosen |= self._leave_slowly(name)
         if name in KEEP_SECRETS_AT_REST:
             chosen["OMOIOS_ENVELOPE_KEY_FILE"] = str(credentials.envelope_file)
         if name == "vcs":
@@ -91,8 +94,15 @@ class Environments:
             "OMOIOS_HTTP_HOST": LOOPBACK,
             "OMOIOS_HTTP_PORT": str(self.plan.http("edge", instance)),
             "OMOIOS_SERVICE_URLS": json.dumps(services),
+            **self._leave_slowly("edge"),
             **self._addresses(),
         }
+
+    def _leave_slowly(self, name: str) -> dict[str, str]:
+        """One of several instances goes on serving until the gateway has left it out; an only one would be missed."""
+        if "OMOIOS_SHUTDOWN_DELAY_S" in self.operator or len(self.numbers(name)) < 2:
+            return {}
+        return {"OMOIOS_SHUTDOWN_DELAY_S": SHUTDOWN_DELAY_S}
 
     def runner(self, instance: int, given: Mapping[str, str]) -> dict[str, str]:
         """For a runner: it knows the public address and what it was given, nothing of the stack's inside.

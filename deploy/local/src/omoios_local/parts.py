@@ -106,7 +106,8 @@ class GatewayPart(EmbeddedTraefik):
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         environment = self._settings.get("OMOIOS_ENV", "local")
         limits = self._settings.get("OMOIOS_RATE_LIMITS", "contract" if environment == "production" else "loose")
-        ports = {"gateway": self.port, **{name: self._plan.http(name) for name in HTTP}}
+        limits_port = self._plan.page("gateway")
+        ports = {"gateway": self.port, "limits": limits_port, **{name: self._plan.http(name) for name in HTTP}}
         rendered = traefik_config.render(
             ports,
             self.directory,

@@ -14,7 +14,7 @@ from omoios_local.embedded.process import LOOPBACK
 SERVICES = ("identity", "workflow", "agents", "monitoring", "billing", "vcs")
 
 FIXED = {"gateway": 18000, "postgres": 15432, "redis": 16379, "nats": 14222, "mail": 18025}
-PAGES = {"mail": 18026}
+PAGES = {"mail": 18026, "gateway": 18009}
 HTTP = {**{name: 18101 + index for index, name in enumerate(SERVICES)}, "edge": 18107}
 RPC = {name: 18201 + index for index, name in enumerate(SERVICES)}
 
@@ -61,7 +61,7 @@ class PortPlan:
         return FIXED[part] + self.offset
 
     def page(self, part: str) -> int:
-        """Where a part that is not an HTTP service shows a page of its own."""
+        """A further port of a part: where mails are shown, where the gateway counts for its rate limits."""
         return PAGES[part] + self.offset
 
     def http(self, part: str, instance: int = 1) -> int:

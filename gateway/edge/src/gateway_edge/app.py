@@ -13,7 +13,14 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway_edge import __version__, openapi, pages, pending
-from gateway_edge.errors import BODY_TOO_LARGE, GATEWAY_TIMEOUT, NOT_BUILT_YET, NOT_FOUND, SERVICE_UNAVAILABLE
+from gateway_edge.errors import (
+    BODY_TOO_LARGE,
+    GATEWAY_TIMEOUT,
+    NOT_BUILT_YET,
+    NOT_FOUND,
+    RATE_LIMITED,
+    SERVICE_UNAVAILABLE,
+)
 from gateway_edge.health import SystemHealth
 from gateway_edge.layout import OPENAPI
 from gateway_edge.pending import Operation
@@ -63,6 +70,7 @@ class EdgeApp:
                 Route("/redoc", pages.redoc, methods=["GET"]),
                 Route("/docs/assets/{name}", pages.asset, methods=["GET"]),
                 Route("/_edge/errors/{status:int}", self.error_page, methods=["GET"]),
+                Route("/_edge/limited/{seconds:int}", self.limited_page, methods=["GET"]),
             ],
             default=self.fallback,
             redirect_slashes=False,
@@ -113,6 +121,11 @@ class EdgeApp:
         if status not in (502, 504):
             raise NOT_FOUND()
         return _problem(request.scope, GATEWAY_TIMEOUT() if status == 504 else SERVICE_UNAVAILABLE(), status, "")
+
+    async def limited_page(self, request: Request) -> Response:
+        """What a client sees when the gateway's own limit stops it; the gateway asks for it by GET."""
+        error = RATE_LIMITED(retry_after_s=float(request.path_params["seconds"]))
+        return _problem(request.scope, error, 429, "")
 
     async def fallback(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Requests that no page here takes: a path of nobody, of an unbuilt operation, or of a service that is away."""

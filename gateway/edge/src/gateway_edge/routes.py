@@ -75,6 +75,12 @@ class Bucket:
     period: str
     burst: int
 
+    @property
+    def refill_s(self) -> int:
+        """Seconds until one more token is there, rounded up."""
+        unit = {"s": 1, "m": 60, "h": 3600}[self.period[-1]]
+        return -(-int(self.period[:-1]) * unit // self.average)
+
 
 @dataclass(frozen=True)
 class Limit:

@@ -18,7 +18,7 @@ import yaml
 from gateway_edge import openapi, pending
 from gateway_edge.pending import Operation
 from gateway_edge.routes import EDGE, OWNERS, SERVICES, Routes, load
-from gateway_edge.traefik_routers import routers
+from gateway_edge.traefik_routers import limit_routers, routers
 
 DEFAULT_PORTS = {
     "gateway": 18000,
@@ -29,6 +29,7 @@ DEFAULT_PORTS = {
     "billing": 18105,
     "vcs": 18106,
     "edge": 18107,
+    "limits": 18009,
 }
 
 # A dead instance refuses the probe at once; one that hangs is left out after the timeout. The timeout is longer than
@@ -76,7 +77,7 @@ def render(
 ) -> Path:
     """Writes ``traefik.yml`` and ``dynamic/gateway.yml`` below ``directory`` and returns the first one.
 
-    ``ports``: ``gateway`` and, for services with one instance on 127.0.0.1, their HTTP port. ``instances``: service →
+    ``ports``: ``gateway``, ``limits`` (where Traefik counts for its rate limits, on loopback) and, for services with one instance on 127.0.0.1, their HTTP port. ``instances``: service →
     all its instances, each a local port or ``host:port``; it replaces the port of that service, and an empty list means
     that nothing runs. A running Traefik follows a rewritten dynamic file, so call it again when instances change.
     ``not_built`` and ``built`` default to ``tools/coverage/pending.txt`` and what ``gateway/openapi.json`` declares.
@@ -89,8 +90,11 @@ def render(
     dynamic = directory.absolute() / "dynamic"
     dynamic.mkdir(parents=True, exist_ok=True)
     static_file = directory.absolute() / "traefik.yml"
-    _write(static_file, static_config(ports["gateway"], dynamic, chosen))
-    _write(dynamic / "gateway.yml", dynamic_config(table, addresses, environment, chosen, listed, served))
+    _write(static_file, static_config(ports["gateway"], ports["limits"], dynamic, chosen))
+    _write(
+        dynamic / "gateway.yml",
+        dynamic_config(table, addresses, ports["limits"], environment, chosen, listed, served),
+    )
     return static_file
 
 
@@ -110,7 +114,7 @@ def addresses_of(ports: Mapping[str, int], instances: Mapping[str, Sequence[int 
     return addresses
 
 
-def static_config(port: int, dynamic: Path, options: Options) -> dict[str, Any]:
+def static_config(port: int, limits_port: int, dynamic: Path, options: Options) -> dict[str, Any]:
     """The part that Traefik reads once, at start."""
     entry_point: dict[str, Any] = {
         "address": f"{options.listen}:{port}",
@@ -132,7 +136,9 @@ def static_config(port: int, dynamic: Path, options: Options) -> dict[str, Any]:
     }
     config: dict[str, Any] = {
         "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
-        "entryPoints": {"web": entry_point},
+        "entryPoints": {"web": entry_point, "limits": _limits_entry_point(limits_port)},
+        # Answers a request that the limits let pass; it has no address of its own.
+        "ping": {"manualRouting": True},
         "providers": {
             # Instances come and go together at a restart; two seconds, the default, would be felt.
             "providersThrottleDuration": "200ms",
@@ -166,9 +172,20 @@ def static_config(port: int, dynamic: Path, options: Options) -> dict[str, Any]:
     return config
 
 
+def _limits_entry_point(port: int) -> dict[str, Any]:
+    """Where Traefik asks itself whether a client may send another request; it believes the address that it is told."""
+    return {
+        "address": f"127.0.0.1:{port}",
+        "forwardedHeaders": {"trustedIPs": ["127.0.0.1/32"]},
+        "http": {"aliasHeadersStrategy": "delete"},
+        "observability": {"accessLogs": False, "metrics": False, "tracing": False},
+    }
+
+
 def dynamic_config(
     routes: Routes,
     addresses: Mapping[str, Sequence[str]],
+    limits_port: int,
     environment: str,
     options: Options,
     not_built: Sequence[Operation],
@@ -177,8 +194,8 @@ def dynamic_config(
     """The part that Traefik follows while it runs: routers, middlewares, services."""
     return {
         "http": {
-            "routers": routers(routes, environment, not_built, built),
-            "middlewares": middlewares(routes, options),
+            "routers": routers(routes, environment, not_built, built) | limit_routers(routes),
+            "middlewares": middlewares(routes, options, limits_port),
             "services": services(addresses),
             "serversTransports": {
                 "services": {
@@ -192,7 +209,7 @@ def dynamic_config(
     }
 
 
-def middlewares(routes: Routes, options: Options) -> dict[str, Any]:
+def middlewares(routes: Routes, options: Options, limits_port: int) -> dict[str, Any]:
     """Every middleware by name."""
     found: dict[str, Any] = {
         "remove-headers": {"headers": {"customRequestHeaders": dict.fromkeys(routes.removed_request_headers, "")}},
@@ -213,10 +230,22 @@ def middlewares(routes: Routes, options: Options) -> dict[str, Any]:
     }
     for limit in routes.limits:
         bucket = limit.buckets[options.rate_limits]
+        # The last address is the client's unless it is a proxy's.
         strategy: dict[str, Any] = {"ipv6Subnet": 64}
-        if options.trusted_proxies:
-            strategy["excludedIPs"] = list(options.trusted_proxies)
+        strategy |= {"excludedIPs": list(options.trusted_proxies)} if options.trusted_proxies else {"depth": 1}
+        # Asked before the request goes on: a refusal becomes the edge's problem, and a 429 of a service, which an
+        # errors middleware around the whole way would replace as well, passes as it is.
         found[f"limit-{limit.name}"] = {
+            "forwardAuth": {
+                "address": f"http://127.0.0.1:{limits_port}/{limit.name}",
+                "trustForwardHeader": True,
+                "authRequestHeaders": ["X-Request-Id"],
+            }
+        }
+        found[f"refusal-{limit.name}"] = {
+            "errors": {"status": ["429"], "service": EDGE, "query": f"/_edge/limited/{bucket.refill_s}"}
+        }
+        found[f"bucket-{limit.name}"] = {
             "rateLimit": {
                 "average": bucket.average,
                 "period": bucket.period,

@@ -106,6 +106,19 @@ def _whole_rule_limits(rule: Rule, limits: Iterable[Limit]) -> list[str]:
     return ["limit-cors", *names] if names else []
 
 
+def limit_routers(routes: Routes) -> dict[str, Any]:
+    """What Traefik asks itself for each limit: a token is taken, or the edge says what a client is told."""
+    return {
+        f"count-{limit.name}": {
+            "rule": f"Path(`/{limit.name}`)",
+            "entryPoints": ["limits"],
+            "service": "ping@internal",
+            "middlewares": [f"refusal-{limit.name}", f"bucket-{limit.name}"],
+        }
+        for limit in routes.limits
+    }
+
+
 def _operation_limit_routers(routes: Routes, active: Sequence[Rule]) -> dict[str, Any]:
     by_name = {rule.name: rule for rule in active}
     routers = {}
