@@ -75,7 +75,7 @@ class Upstreams:
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
-            process.wait(10)
+            process.wait(60)
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Stands for services: ``python standin.py SERVICE:INSTANCE:PORT …`` answers on each port who was asked, and how.
 
 Ends of paths with a meaning: ``/stream`` sends server-sent events, ``/upload`` reports how a body arrived, ``/slow``
-answers after ``?seconds``, ``/own-503``, ``/own-502`` and ``/own-429`` are errors of the service itself, ``/cookies`` sets two,
+answers after ``?seconds``, ``/own-503``, ``/own-502`` and ``/own-429`` are errors of the service itself, ``/cookies``
+sets two,
 ``/unready`` and ``/ready`` switch the readiness probe, ``/seen`` lists the values of ``?mark`` that came before.
 """
 

@@ -16,12 +16,17 @@ READ = {
     "x-forwarded-proto": "set anew by the gateway",
     "x-forwarded-host": "set anew by the gateway",
 }
-# Names that stand in code because they are written to answers or to calls of other programs, never read.
+# Names that stand in code because they are written to answers, documents or calls of other programs, never read.
 WRITTEN = {
     "x-content-type-options",
     "x-frame-options",
     "x-accel-buffering",
     "x-robots-tag",
+    # Where providers take an API key.
+    "x-api-key",
+    "x-goog-api-key",
+    # An extension of OpenAPI documents.
+    "x-taggroups",
 }
 NAME = re.compile(r"^(x-[a-z0-9-]+|remote-[a-z]+|true-client-ip|cf-connecting-ip|forwarded)$", re.IGNORECASE)
 

@@ -77,9 +77,10 @@ def render(
 ) -> Path:
     """Writes ``traefik.yml`` and ``dynamic/gateway.yml`` below ``directory`` and returns the first one.
 
-    ``ports``: ``gateway``, ``limits`` (where Traefik counts for its rate limits, on loopback) and, for services with one instance on 127.0.0.1, their HTTP port. ``instances``: service →
-    all its instances, each a local port or ``host:port``; it replaces the port of that service, and an empty list means
-    that nothing runs. A running Traefik follows a rewritten dynamic file, so call it again when instances change.
+    ``ports``: ``gateway``, ``limits`` (where Traefik counts for its rate limits, on loopback) and, for services with
+    one instance on 127.0.0.1, their HTTP port. ``instances``: service → all its instances, each a local port or
+    ``host:port``; it replaces the port of that service, and an empty list means that nothing runs. A running Traefik
+    follows a rewritten dynamic file, so call it again when instances change.
     ``not_built`` and ``built`` default to ``tools/coverage/pending.txt`` and what ``gateway/openapi.json`` declares.
     """
     chosen = options or Options()
