@@ -20,6 +20,7 @@ from bench.processes import Watch, pss_mb
 from omoios_local import control
 from omoios_local.client import StackClient
 from omoios_local.embedded.process import write_private
+from omoios_local.mailbox import Mailbox
 from omoios_local.ports import SERVICES
 
 T = TypeVar("T")
@@ -109,8 +110,9 @@ class Stack:
 
     def seed(self) -> None:
         """Make the tenants and fill them."""
+        mailbox = Mailbox(self.client.state.mail)
         with self._http() as http:
-            self.small, self.large, self.queue = (_tenant(http, name) for name in TENANTS)
+            self.small, self.large, self.queue = (_tenant(http, mailbox, name) for name in TENANTS)
         for tenant, count in ((self.small, SMALL), (self.large, LARGE)):
             self.sql("workflow", lambda c, t=tenant, n=count: seeds.tickets(c, t.organization_id, t.project_id, n))  # type: ignore[misc]
         self.sql("workflow", lambda c: seeds.tasks(c, self.queue.organization_id, self.queue.project_id, CLAIMABLE))
@@ -164,10 +166,12 @@ def _read(path: str) -> str:
         return file.read().strip()
 
 
-def _tenant(http: httpx2.Client, name: str) -> Tenant:
+def _tenant(http: httpx2.Client, mailbox: Mailbox, name: str) -> Tenant:
     mark = secrets.token_hex(4)
     email = f"bench-{name}-{mark}@example.com"
     made = _ok(http.post("/api/v1/auth/register", json={"email": email, "password": PASSWORD, "full_name": name}))
+    secret = mailbox.secret(email, "/verify-email")
+    _ok(http.post("/api/v1/auth/verify-email", json={"token": secret}))
     token = _token(http, email)
     headers = {"Authorization": f"Bearer {token}"}
     organization = _ok(http.post("/api/v1/organizations", json={"name": name, "slug": f"b-{mark}"}, headers=headers))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omoios_demo.api import Api, Refused
 from omoios_local.embedded.process import write_private
+from omoios_local.mailbox import Mailbox
 
 FILE = "demo.json"
 KEY_FILE = "demo-runner-key"
@@ -25,7 +26,7 @@ class Account:
     runner_key: str = ""
 
 
-def enter(api: Api, secrets_folder: Path) -> tuple[Account, bool]:
+def enter(api: Api, secrets_folder: Path, mailbox: Mailbox) -> tuple[Account, bool]:
     """Sign in as the remembered user, or register a new one; returns the account and whether it is new.
 
     The token of `api` is set and renewed from then on. Raises DemoError.
@@ -44,7 +45,7 @@ def enter(api: Api, secrets_folder: Path) -> tuple[Account, bool]:
             account, new = None, True
             api.token = None
     if account is None:
-        account = _registered(api)
+        account = _registered(api, mailbox)
         write_private(file, json.dumps(asdict(account), indent=1) + "\n")
     known = account
     api.renew = lambda: _sign_in(api, known)
@@ -71,11 +72,12 @@ def _sign_in(api: Api, account: Account) -> str:
     return api.token
 
 
-def _registered(api: Api) -> Account:
+def _registered(api: Api, mailbox: Mailbox) -> Account:
     mark = secrets.token_hex(4)
     # The domain is reserved for examples; the stack hands mail to its own sink only.
     account = Account(f"demo-{mark}@example.com", f"{secrets.token_urlsafe(18)}-aA1!")
     api.post("/auth/register", {"email": account.email, "password": account.password, "full_name": "Demo"})
+    api.post("/auth/verify-email", {"token": mailbox.secret(account.email, "/verify-email")})
     _sign_in(api, account)
     made = api.post("/organizations", {"name": f"Demo {mark}", "slug": f"demo-{mark}"})
     account.organization_id, account.organization = str(made["id"]), str(made["name"])

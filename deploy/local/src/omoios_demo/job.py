@@ -21,6 +21,7 @@ from omoios_demo.repository import Repository
 from omoios_demo.screen import Screen
 from omoios_local.client import StackClient
 from omoios_local.environment import RUNNER_PREFIX
+from omoios_local.mailbox import Mailbox
 from omoios_local.state import repository_root
 
 RUNNERS = 2
@@ -121,7 +122,7 @@ class Job:
 
     def _enter(self) -> accounts.Account:
         with self.screen.step("account", "signing in") as step:
-            found, new = accounts.enter(self.api, self.client.state.secrets)
+            found, new = accounts.enter(self.api, self.client.state.secrets, Mailbox(self.client.state.mail))
             how = "registered" if new else "signed in as"
             step.done(f"{how} {found.email}, organization {found.organization}")
         return found

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default as default_policy
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 # As `mail.MailDirectory` names them: UTC time and number, so that names sort by arrival.
 _NAME = re.compile(r"^\d{8}T\d{6}\.\d{6}Z-\d+\.eml$")
@@ -49,6 +51,18 @@ class Mailbox:
                 if len(found) == limit:
                     break
         return found
+
+    def secret(self, to: str, path: str, ceiling_s: float = 30.0) -> str:
+        """The `token` of the newest mailed link to a path of the web client. Raises TimeoutError when none comes."""
+        deadline = time.monotonic() + ceiling_s
+        while True:
+            for mail in self.mails(to):
+                for link in map(urlsplit, mail.links):
+                    if link.path == path:
+                        return parse_qs(link.query)["token"][0]
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no mail to {to} with a link to {path} within {ceiling_s:g} s")
+            time.sleep(0.1)
 
     def mail(self, name: str) -> KeptMail | None:
         """One mail; None when there is none of that name."""

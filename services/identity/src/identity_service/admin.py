@@ -18,12 +18,22 @@ from servicekit.errors import AppError
 from servicekit.redis import RedisClient
 
 
+def _mail_without_server(db: Database, settings: Settings) -> MailService:
+    # Commands queue no mail; those that are queued are the worker's to send.
+    return MailService(db, settings, Envelope.from_base64(settings.envelope_key_text), None)
+
+
+def _tokens(db: Database, settings: Settings) -> TokenService:
+    envelope = Envelope.from_base64(settings.envelope_key_text)
+    return TokenService(db, settings, envelope, _mail_without_server(db, settings))
+
+
 async def _make_admin(settings: Settings, email: str) -> str:
     db = Database(settings)
     redis = RedisClient(settings)
     await db.start()
     try:
-        tokens = TokenService(db, settings, Envelope.from_base64(settings.envelope_key_text))
+        tokens = _tokens(db, settings)
         guard = RedisLoginGuard(redis.raw, settings.login_failures, settings.login_window_s)
         auth = AuthService(db, tokens, Argon2Passwords(1, 1), guard)
         user = await auth.make_super_admin(email)
@@ -37,7 +47,7 @@ async def _rotate_signing_key(settings: Settings) -> str:
     db = Database(settings)
     await db.start()
     try:
-        tokens = TokenService(db, settings, Envelope.from_base64(settings.envelope_key_text))
+        tokens = _tokens(db, settings)
         await tokens.ensure_keys()
         key_id, previous = await tokens.rotate_key()
     finally:
@@ -49,7 +59,7 @@ async def _mails(settings: Settings) -> str:
     db = Database(settings)
     await db.start()
     try:
-        mail = MailService(db, settings, Envelope.from_base64(settings.envelope_key_text), None)
+        mail = _mail_without_server(db, settings)
         lines = [f"{state:<12} {count}" for state, count in sorted((await mail.counts()).items())]
         for row in await mail.unsent(50):
             lines.append(

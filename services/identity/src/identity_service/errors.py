@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from servicekit.errors import ErrorSpec, Kind
 
-EMAIL_TAKEN = ErrorSpec("identity.email_taken", Kind.REFUSED, "This address cannot be registered.")
 WEAK_PASSWORD = ErrorSpec("identity.weak_password", Kind.REFUSED, "This password is too easy to guess.")
 BAD_CREDENTIALS = ErrorSpec("identity.bad_credentials", Kind.UNAUTHENTICATED, "The address or the password is wrong.")
 LOCKED_OUT = ErrorSpec("identity.locked_out", Kind.RATE_LIMITED, "Too many failed sign-ins; try again later.", 60.0)
 WRONG_PASSWORD = ErrorSpec("identity.wrong_password", Kind.REFUSED, "The current password is wrong.")
+NO_PASSWORD = ErrorSpec("identity.no_password", Kind.REFUSED, "This account has no password yet; set one.")
+PASSWORD_IS_SET = ErrorSpec("identity.password_is_set", Kind.CONFLICT, "This account has a password; change it.")
+BAD_ACCOUNT_TOKEN = ErrorSpec(
+    "identity.bad_account_token", Kind.REFUSED, "This link was used already or has run out; ask for another."
+)
+EMAIL_NOT_VERIFIED = ErrorSpec("identity.email_not_verified", Kind.FORBIDDEN, "Confirm your e-mail address first.")
+SESSION_NOT_FOUND = ErrorSpec("identity.session_not_found", Kind.NOT_FOUND, "This session does not exist.")
 BAD_REFRESH_TOKEN = ErrorSpec("identity.bad_refresh_token", Kind.UNAUTHENTICATED, "Sign in again.")
 HASHING_BUSY = ErrorSpec("identity.busy", Kind.UNAVAILABLE, "Too many sign-ins at once; try again.", 1.0)
 USER_NOT_FOUND = ErrorSpec("identity.user_not_found", Kind.NOT_FOUND, "This user does not exist.")

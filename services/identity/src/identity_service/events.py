@@ -84,6 +84,12 @@ def principal_revoked(
     tx.emit(message, aggregate_id=f"{principal_type}:{principal_id}", organization_id=organization_id)
 
 
+def session_replayed(tx: Tx, user_id: str, session_id: str, generation: int) -> None:
+    """An old refresh token of the session was used: somebody holds a copy. The session has ended."""
+    message = events.SessionReplayed(user_id=user_id, session_id=session_id, generation=generation)
+    tx.emit(message, aggregate_id=session_id)
+
+
 def signing_key_rotated(tx: Tx, key_id: str, previous_key_id: str) -> None:
     """Another key signs from now on."""
     tx.emit(events.SigningKeyRotated(key_id=key_id, previous_key_id=previous_key_id), aggregate_id=key_id)

@@ -9,9 +9,13 @@ from identity_service import errors, replica
 from identity_service.access import ACCESS
 from identity_service.audit import routes as audit_routes
 from identity_service.audit.service import AuditService
+from identity_service.auth import account_routes, api_key_routes, waitlist_routes
 from identity_service.auth import routes as auth_routes
+from identity_service.auth.account_service import AccountService
 from identity_service.auth.adapters import Argon2Passwords, RedisLoginGuard
+from identity_service.auth.api_key_service import ApiKeyService
 from identity_service.auth.service import AuthService
+from identity_service.auth.waitlist_service import WaitlistService
 from identity_service.clients import SnapshotClient
 from identity_service.credentials import routes as credentials_routes
 from identity_service.credentials.adapters import HttpProviders
@@ -54,10 +58,11 @@ def build(settings: Settings) -> Service:
     guard = RedisLoginGuard(redis.raw, settings.login_failures, settings.login_window_s)
     envelope = Envelope.from_base64(settings.envelope_key_text)
     audit = AuditService(db, envelope)
-    tokens = TokenService(db, settings, envelope)
     mail = MailService(db, settings, envelope, SmtpServer(settings) if settings.smtp_host else None)
+    tokens = TokenService(db, settings, envelope, mail)
     auth = AuthService(db, tokens, passwords, guard)
-    organizations = OrganizationService(db)
+    api_keys = ApiKeyService(db, tokens)
+    organizations = OrganizationService(db, settings)
     roles = RoleService(db)
     members = MemberService(db)
     onboarding = OnboardingService(db)
@@ -67,7 +72,8 @@ def build(settings: Settings) -> Service:
     asked = HttpProviders(settings.reachable_private_hosts)
     credentials = CredentialService(db, envelope, asked)
     providers = providers_of(settings)
-    oauth = OAuthService(db, settings, envelope, providers, auth, tokens)
+    oauth = OAuthService(db, settings, envelope, providers, api_keys, tokens)
+    accounts = AccountService(db, settings, tokens, mail, passwords, api_keys, guard, oauth.forget_all)
     provider_tokens = ProviderTokens(db, providers, oauth, credentials)
 
     @asynccontextmanager
@@ -92,12 +98,15 @@ def build(settings: Settings) -> Service:
             fetch_jwks=tokens.jwks,
             membership_source=OwnMemberships(organizations),
             revocation_source=OwnRevocations(),
-            verify_api_key=OwnApiKeys(auth).verify,
+            verify_api_key=OwnApiKeys(api_keys).verify,
         ),
         routers=[
             tokens_routes.router(tokens),
             audit_routes.router(audit),
             auth_routes.router(auth, secure_cookies=settings.is_production),
+            account_routes.router(accounts),
+            api_key_routes.router(api_keys),
+            waitlist_routes.router(WaitlistService(db)),
             organizations_routes.router(organizations, members, roles),
             invitation_routes.router(invitations),
             *(
@@ -111,7 +120,7 @@ def build(settings: Settings) -> Service:
         servicers=[
             RpcServicer(
                 add_IdentityServiceServicer_to_server,
-                IdentityServicer(tokens, auth, organizations, provider_tokens),
+                IdentityServicer(tokens, auth, api_keys, organizations, provider_tokens),
                 "omoios.identity.v1.IdentityService",
             )
         ],
@@ -124,6 +133,7 @@ def build(settings: Settings) -> Service:
             Job("send-mails", every_s=1.0, run=mail.send_due, leader=True, timeout_s=120.0),
             Job("purge-mails", every_s=3600.0, run=mail.purge, leader=True),
             Job("purge-oauth-states", every_s=3600.0, run=oauth.purge, leader=True),
+            Job("purge-account-tokens", every_s=3600.0, run=accounts.purge, leader=True),
             Job("purge-tokens", every_s=3600.0, run=tokens.purge, leader=True),
         ],
         consumers=[replica.consumers()],

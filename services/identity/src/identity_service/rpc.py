@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from identity_service.auth.api_key_service import ApiKeyService
 from identity_service.auth.service import AuthService
 from identity_service.errors import API_KEY_NOT_FOUND
 from identity_service.oauth.tokens_service import ProviderTokens
@@ -29,11 +30,13 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         self,
         tokens: TokenService,
         auth: AuthService,
+        api_keys: ApiKeyService,
         organizations: OrganizationService,
         provider_tokens: ProviderTokens,
     ) -> None:
         self._tokens = tokens
         self._auth = auth
+        self._api_keys = api_keys
         self._organizations = organizations
         self._provider_tokens = provider_tokens
 
@@ -114,7 +117,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         return pb.BatchGetOrganizationsResponse(organizations=[_organization(row) for row in rows])
 
     async def VerifyApiKey(self, request: pb.VerifyApiKeyRequest, context: Any) -> pb.VerifyApiKeyResponse:
-        key = await self._auth.verify_api_key(request.key)
+        key = await self._api_keys.verify_api_key(request.key)
         if key is None:
             raise API_KEY_NOT_FOUND()
         return pb.VerifyApiKeyResponse(

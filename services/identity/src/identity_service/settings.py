@@ -58,6 +58,10 @@ class Settings(ServiceSettings):
     hashing_queue: int = Field(default=64, ge=1)
     """Sign-ins that may wait for a hashing thread; more are answered 503."""
 
+    waitlist: bool = False
+    """Whether new accounts wait for an administrator before they may make organizations."""
+    require_verified_email: bool | None = None
+    """Whether making organizations and accepting invitations needs a confirmed address; unset: where mails are sent."""
     frontend_url: str = "http://localhost:3000"
     """The web client: where the links of mails lead."""
     smtp_host: str | None = None
@@ -68,6 +72,11 @@ class Settings(ServiceSettings):
     smtp_username: str | None = None
     smtp_password: SecretStr | None = None
     mail_from: str = "OmoiOS <no-reply@omoios.invalid>"
+
+    @property
+    def needs_verified_email(self) -> bool:
+        """Whether making organizations and accepting invitations needs a confirmed address."""
+        return self.smtp_host is not None if self.require_verified_email is None else self.require_verified_email
 
     @property
     def mail_from_address(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from identity_service.auth.service import AuthService
+from identity_service.auth.api_key_service import ApiKeyService
 from identity_service.organizations.service import OrganizationService
 from identity_service.tokens import store as tokens_store
 from servicekit.auth import Membership
@@ -45,12 +45,12 @@ class OwnRevocations:
 class OwnApiKeys:
     """API keys, asked without an RPC."""
 
-    def __init__(self, auth: AuthService) -> None:
-        self._auth = auth
+    def __init__(self, api_keys: ApiKeyService) -> None:
+        self._api_keys = api_keys
 
     async def verify(self, key: str) -> VerifiedApiKey | None:
         """Whose key it is, None when there is no such key."""
-        found = await self._auth.verify_api_key(key)
+        found = await self._api_keys.verify_api_key(key)
         if found is None:
             return None
         return VerifiedApiKey(

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from identity_service.envelope.rules import Envelope
+from identity_service.mail.service import MailService
 from identity_service.main import build
 from identity_service.settings import Settings
 from identity_service.tokens.service import TokenService
@@ -152,7 +153,7 @@ class TestKeys:
         await db.start()
         try:
             with pytest.raises(SealBroken):
-                await TokenService(db, settings, Envelope.from_base64(settings.envelope_key_text)).ensure_keys()
+                await token_service(db, settings).ensure_keys()
         finally:
             await db.close()
 
@@ -206,6 +207,12 @@ class TestEvents:
         assert await count() == before
 
 
+def token_service(db: Database, settings: Settings) -> TokenService:
+    """As an operator's command makes one."""
+    envelope = Envelope.from_base64(settings.envelope_key_text)
+    return TokenService(db, settings, envelope, MailService(db, settings, envelope, None))
+
+
 class rotating:
     """A token service of another process that shares database and envelope key."""
 
@@ -215,7 +222,7 @@ class rotating:
 
     async def __aenter__(self) -> TokenService:
         await self._db.start()
-        tokens = TokenService(self._db, self._settings, Envelope.from_base64(self._settings.envelope_key_text))
+        tokens = token_service(self._db, self._settings)
         await tokens.ensure_keys()
         return tokens
 

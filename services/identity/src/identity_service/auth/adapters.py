@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
+import bcrypt
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from redis.asyncio import Redis
@@ -15,12 +17,19 @@ from redis.exceptions import RedisError
 
 from identity_service.errors import HASHING_BUSY, LOCKED_OUT
 from servicekit.errors import UNAVAILABLE
+from servicekit.logging import get_logger
 
 T = TypeVar("T")
+_log = get_logger(__name__)
 
 # OWASP's floor: t=2, m=19 MiB, p=1. About 24 ms of CPU; the library's default would take 228 ms and 64 MiB.
 _TIME_COST = 2
 _MEMORY_KIB = 19 * 1024
+# Hashes of accounts that were moved here from elsewhere; they are replaced at the next sign-in.
+_BCRYPT = ("$2a$", "$2b$", "$2y$")
+# bcrypt never looked at more.
+_BCRYPT_BYTES = 72
+_KNOWN_S = 30 * 24 * 3600
 
 
 class Passwords(Protocol):
@@ -37,7 +46,7 @@ class Passwords(Protocol):
 
 
 class Argon2Passwords:
-    """Argon2id with at most `threads` hashes at once and `queue` waiting: memory stays below threads × 19 MiB."""
+    """Argon2id, and bcrypt for reading. At most `threads` hashes at once (19 MiB each), `queue` more may wait."""
 
     def __init__(self, threads: int, queue: int) -> None:
         self._hasher = PasswordHasher(time_cost=_TIME_COST, memory_cost=_MEMORY_KIB, parallelism=1)
@@ -54,7 +63,7 @@ class Argon2Passwords:
         return fits and stored is not None
 
     def needs_rehash(self, stored: str) -> bool:
-        return self._hasher.check_needs_rehash(stored)
+        return stored.startswith(_BCRYPT) or self._hasher.check_needs_rehash(stored)
 
     def close(self) -> None:
         """Ends the threads after what runs now."""
@@ -62,8 +71,10 @@ class Argon2Passwords:
 
     def _verify(self, stored: str, password: str) -> bool:
         try:
+            if stored.startswith(_BCRYPT):
+                return bcrypt.checkpw(password.encode()[:_BCRYPT_BYTES], stored.encode())
             return self._hasher.verify(stored, password)
-        except (VerificationError, InvalidHashError):
+        except (VerificationError, InvalidHashError, ValueError):
             return False
 
     async def _run(self, function: Callable[..., T], *arguments: str) -> T:
@@ -77,54 +88,104 @@ class Argon2Passwords:
 
 
 class LoginGuard(Protocol):
-    """Counts failed sign-ins of an address from one place."""
+    """Slows guessing down. Each attempt is counted before the password is looked at, so that a thousand at once are
+    a thousand attempts."""
 
-    async def check(self, email: str, address: str) -> None:
-        """Raises `identity.locked_out` (429) after too many failures; 503 when the counts cannot be read."""
+    async def begin(self, email: str, address: str) -> bool:
+        """Counts an attempt; True for the last one that this pair of addresses has.
 
-    async def failed(self, email: str, address: str) -> None:
-        """Counts one more failure; the window starts anew."""
+        Raises `identity.locked_out` (429) when there is none left, or when the account rests; 503 without the counts.
+        """
+
+    async def undo(self, email: str, address: str) -> None:
+        """Takes an attempt back that was never judged."""
 
     async def succeeded(self, email: str, address: str) -> None:
-        """Forgets the failures."""
+        """Forgets the pair's failures and knows the client address from now on."""
+
+
+# KEYS: the pair's attempts, the account's attempts, the account's rest, "this pair has signed in before".
+# ARGV: attempts of a pair, seconds they are kept, free attempts of an account, longest rest in ms.
+# Answer: {0, attempts of the pair} or {1, ms to wait}.
+_BEGIN = """
+local tries = tonumber(redis.call('GET', KEYS[1]) or 0)
+if tries >= tonumber(ARGV[1]) then return {1, redis.call('PTTL', KEYS[1])} end
+local known = redis.call('EXISTS', KEYS[4]) == 1
+if not known then
+  local rest = redis.call('PTTL', KEYS[3])
+  if rest > 0 then return {1, rest} end
+end
+tries = redis.call('INCR', KEYS[1])
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+if not known then
+  local all = redis.call('INCR', KEYS[2])
+  redis.call('EXPIRE', KEYS[2], ARGV[2])
+  local over = all - tonumber(ARGV[3])
+  if over > 0 then
+    redis.call('SET', KEYS[3], 1, 'PX', math.min(1000 * 2 ^ math.min(over - 1, 20), tonumber(ARGV[4])))
+  end
+end
+return {0, tries}
+"""
+# Taking an attempt back must not make a key that never expires.
+_UNDO = """
+for _, key in ipairs(KEYS) do
+  if redis.call('EXISTS', key) == 1 then redis.call('DECR', key) end
+end
+return 0
+"""
 
 
 class RedisLoginGuard:
-    """Failures per e-mail address and client address, so that a stranger elsewhere cannot lock anyone out.
+    """Attempts per e-mail address and client address, and a rest of an account that is guessed from many places.
 
-    Signing in fails closed: without Redis it answers 503.
+    Only the pair is ever locked, for `window_s` after its last attempt: a stranger elsewhere locks nobody out. An
+    account that saw more than `free` attempts from places it does not know rests after each further one: 1 s, 2 s, …,
+    `longest_rest_s` at most. A client address from which its owner signed in within 30 days never has to wait for
+    that. Signing in fails closed: without Redis it answers 503.
     """
 
-    def __init__(self, redis: Redis, failures: int, window_s: int) -> None:
+    def __init__(
+        self, redis: Redis, failures: int, window_s: int, *, free: int = 20, longest_rest_s: float = 30.0
+    ) -> None:
         self._redis = redis
         self._failures = failures
         self._window_s = window_s
+        self._free = free
+        self._longest_rest_ms = int(longest_rest_s * 1000)
 
-    async def check(self, email: str, address: str) -> None:
-        key = self._key(email, address)
+    async def begin(self, email: str, address: str) -> bool:
+        pair, account = _digest(f"{email}\n{address}"), _digest(email)
+        keys = (_key("pair", pair), _key("account", account), _key("rest", account), _key("known", pair))
+        limits = (self._failures, self._window_s, self._free, self._longest_rest_ms)
         try:
-            count = await self._redis.get(key)
-            if count is not None and int(count) >= self._failures:
-                left = await self._redis.ttl(key)
-                raise LOCKED_OUT(retry_after_s=float(max(left, 1)))
-        except RedisError as error:
+            refused, number = await cast("Awaitable[list[int]]", self._redis.eval(_BEGIN, len(keys), *keys, *limits))
+        except (RedisError, OSError, TimeoutError) as error:
             raise UNAVAILABLE() from error
+        if refused:
+            raise LOCKED_OUT(retry_after_s=max(number, 1000) / 1000)
+        return number >= self._failures
 
-    async def failed(self, email: str, address: str) -> None:
-        key = self._key(email, address)
-        try:
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.incr(key)
-                pipe.expire(key, self._window_s)
-                await pipe.execute()
-        except RedisError as error:
-            raise UNAVAILABLE() from error
+    async def undo(self, email: str, address: str) -> None:
+        keys = (_key("pair", _digest(f"{email}\n{address}")), _key("account", _digest(email)))
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await cast("Awaitable[int]", self._redis.eval(_UNDO, len(keys), *keys))
 
     async def succeeded(self, email: str, address: str) -> None:
+        pair, account = _digest(f"{email}\n{address}"), _digest(email)
         try:
-            await self._redis.delete(self._key(email, address))
-        except RedisError as error:
-            raise UNAVAILABLE() from error
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.delete(_key("pair", pair), _key("rest", account))
+                pipe.set(_key("known", pair), 1, ex=_KNOWN_S)
+                await pipe.execute()
+        except (RedisError, OSError, TimeoutError) as error:
+            # The session is open already; the counts run out by themselves.
+            _log.warning("login_guard_not_cleared", cause=str(error))
 
-    def _key(self, email: str, address: str) -> str:
-        return "identity:login:" + hashlib.sha256(f"{email}\n{address}".encode()).hexdigest()
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _key(kind: str, digest: str) -> str:
+    return f"identity:login-{kind}:{digest}"

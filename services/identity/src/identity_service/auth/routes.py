@@ -1,4 +1,4 @@
-"""`/api/v1/auth`."""
+"""`/api/v1/auth`: signing in and out, the sessions, the own profile."""
 
 from __future__ import annotations
 
@@ -7,19 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request, Response
 
 from identity_service import errors
-from identity_service.auth.schemas import (
-    ApiKeyOut,
-    ApiKeyWithSecretOut,
-    ChangePassword,
-    CreateApiKey,
-    Login,
-    MessageOut,
-    Refresh,
-    Register,
-    TokenOut,
-    UpdateMe,
-    UserOut,
-)
+from identity_service.auth.schemas import Login, MessageOut, Refresh, SessionsOut, TokenOut, UpdateMe, UserOut
 from identity_service.auth.service import AuthService
 from servicekit.auth import CurrentUser
 from servicekit.http import RateLimit, answer_not_kept, client_address, problems
@@ -29,32 +17,25 @@ REFRESH_COOKIE = "omoios_refresh_token"
 STATE_COOKIE = "omoios_auth_state"
 
 
+def set_cookies(response: Response, pair: TokenOut, *, secure: bool) -> TokenOut:
+    """Puts the pair into the contract's cookies as well; returns it."""
+    for cookie in pair.cookies():
+        response.set_cookie(
+            cookie.name, cookie.value, max_age=cookie.max_age_s, httponly=cookie.hidden, secure=secure, samesite="lax"
+        )
+    response.headers["Cache-Control"] = "no-store"
+    return pair
+
+
+def clear_cookies(response: Response, *, secure: bool) -> None:
+    """Takes the contract's cookies back."""
+    for name in (ACCESS_COOKIE, REFRESH_COOKIE, STATE_COOKIE):
+        response.delete_cookie(name, secure=secure, samesite="lax")
+
+
 def router(auth: AuthService, *, secure_cookies: bool) -> APIRouter:
-    """Registration, signing in and out, the own account, API keys."""
+    """Signing in and out, the sessions, the own profile."""
     routes = APIRouter(prefix="/api/v1/auth", tags=["auth"])
-
-    def set_cookies(response: Response, pair: TokenOut) -> TokenOut:
-        for cookie in pair.cookies():
-            response.set_cookie(
-                cookie.name,
-                cookie.value,
-                max_age=cookie.max_age_s,
-                httponly=cookie.hidden,
-                secure=secure_cookies,
-                samesite="lax",
-            )
-        response.headers["Cache-Control"] = "no-store"
-        return pair
-
-    @routes.post(
-        "/register",
-        status_code=201,
-        responses=problems(errors.EMAIL_TAKEN, errors.HASHING_BUSY),
-        dependencies=[Depends(RateLimit("auth.register", per_hour=3, key=client_address, fail_closed=True))],
-    )
-    async def register(body: Register, request: Request) -> UserOut:
-        """Make an account. Signing in works before the address is verified."""
-        return await auth.register(body, client_address(request))
 
     @routes.post(
         "/login",
@@ -65,24 +46,50 @@ def router(auth: AuthService, *, secure_cookies: bool) -> APIRouter:
     async def login(body: Login, request: Request, response: Response) -> TokenOut:
         """Sign in: tokens in the answer and as cookies."""
         pair = await auth.login(body, client_address(request), request.headers.get("user-agent"))
-        return set_cookies(response, pair)
+        return set_cookies(response, pair, secure=secure_cookies)
 
-    @routes.post("/refresh", responses=problems(errors.BAD_REFRESH_TOKEN))
+    @routes.post(
+        "/refresh",
+        responses=problems(errors.BAD_REFRESH_TOKEN),
+        dependencies=[Depends(RateLimit("auth.refresh", per_minute=120, key=client_address))],
+    )
     @answer_not_kept
     async def refresh(request: Request, response: Response, body: Refresh | None = None) -> TokenOut:
         """Exchange the refresh token (body, else cookie) for the next pair."""
-        token = (body.refresh_token if body is not None else None) or request.cookies.get(REFRESH_COOKIE)
+        token = body.refresh_token if body is not None else None
         if not token:
-            raise errors.BAD_REFRESH_TOKEN(headers={"WWW-Authenticate": "Bearer"})
-        return set_cookies(response, await auth.refresh(token, client_address(request)))
+            token = request.cookies.get(REFRESH_COOKIE)
+            if not token:
+                raise errors.BAD_REFRESH_TOKEN(headers={"WWW-Authenticate": "Bearer"})
+            # The browser sends the cookie by itself: the page that asks must be one of ours.
+            request.app.state.authenticator.check_origin(request.scope)
+        pair = await auth.refresh(token, client_address(request))
+        return set_cookies(response, pair, secure=secure_cookies)
 
     @routes.post("/logout")
     async def logout(user: CurrentUser, request: Request, response: Response) -> MessageOut:
         """End this session: its access and refresh tokens are dead everywhere."""
         await auth.logout(user, client_address(request))
-        for name in (ACCESS_COOKIE, REFRESH_COOKIE, STATE_COOKIE):
-            response.delete_cookie(name, secure=secure_cookies, samesite="lax")
+        clear_cookies(response, secure=secure_cookies)
         return MessageOut(message="Signed out.")
+
+    @routes.post("/logout-everywhere")
+    async def logout_everywhere(user: CurrentUser, request: Request, response: Response) -> MessageOut:
+        """End every session, this one included."""
+        count = await auth.logout_everywhere(user, client_address(request))
+        clear_cookies(response, secure=secure_cookies)
+        return MessageOut(message=f"Ended {count} sessions.")
+
+    @routes.get("/sessions")
+    async def list_sessions(user: CurrentUser) -> SessionsOut:
+        """The own sessions that stand, the one used last first; 100 at most."""
+        return SessionsOut(sessions=await auth.list_sessions(user))
+
+    @routes.delete("/sessions/{session_id}", responses=problems(errors.SESSION_NOT_FOUND))
+    async def end_session(session_id: UUID, user: CurrentUser, request: Request) -> MessageOut:
+        """End one of the own sessions: its tokens are dead everywhere."""
+        await auth.end_session(user, str(session_id), client_address(request))
+        return MessageOut(message="The session was ended.")
 
     @routes.get("/me", responses=problems(errors.USER_NOT_FOUND))
     async def me(user: CurrentUser) -> UserOut:
@@ -93,30 +100,5 @@ def router(auth: AuthService, *, secure_cookies: bool) -> APIRouter:
     async def update_me(body: UpdateMe, user: CurrentUser) -> UserOut:
         """Change the own profile."""
         return await auth.update_me(user, body)
-
-    @routes.post("/change-password", responses=problems(errors.WRONG_PASSWORD, errors.HASHING_BUSY))
-    async def change_password(body: ChangePassword, user: CurrentUser, request: Request) -> MessageOut:
-        """Set another password; all other sessions end."""
-        await auth.change_password(user, body, client_address(request))
-        return MessageOut(message="The password was changed.")
-
-    @routes.post(
-        "/api-keys", status_code=201, responses=problems(errors.TOO_MANY_API_KEYS, errors.ORGANIZATION_NOT_FOUND)
-    )
-    @answer_not_kept
-    async def create_api_key(body: CreateApiKey, user: CurrentUser) -> ApiKeyWithSecretOut:
-        """Make an API key; the secret is shown this once."""
-        return await auth.create_api_key(user, body)
-
-    @routes.get("/api-keys")
-    async def list_api_keys(user: CurrentUser) -> list[ApiKeyOut]:
-        """The own API keys, newest first."""
-        return await auth.list_api_keys(user)
-
-    @routes.delete("/api-keys/{key_id}", responses=problems(errors.API_KEY_NOT_FOUND))
-    async def end_api_key(key_id: UUID, user: CurrentUser) -> MessageOut:
-        """End an API key."""
-        await auth.end_api_key(user, str(key_id))
-        return MessageOut(message="The key was ended.")
 
     return routes

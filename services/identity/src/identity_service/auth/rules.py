@@ -81,6 +81,11 @@ def new_api_key() -> str:
     return API_KEY_PREFIX + secrets.token_urlsafe(32)
 
 
+def new_account_secret() -> str:
+    """A new secret for a mailed link: 43 url-safe characters (256 bits)."""
+    return secrets.token_urlsafe(32)
+
+
 def digest_of(secret: str) -> bytes:
     """SHA-256: enough for secrets of 256 random bits, which nobody can guess."""
     return hashlib.sha256(secret.encode()).digest()

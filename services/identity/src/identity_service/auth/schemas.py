@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, EmailStr, Field, StringConstrain
 
 from identity_service.auth import rules
 from identity_service.auth.tables import ApiKey
+from identity_service.tokens import rules as token_rules
+from identity_service.tokens.tables import Session
 from identity_service.users.tables import User
 
 
@@ -24,6 +26,7 @@ NewPassword = Annotated[
     str, AfterValidator(_strong), Field(min_length=rules.PASSWORD_MIN, max_length=rules.PASSWORD_MAX)
 ]
 Password = Annotated[str, Field(max_length=1000)]
+AccountSecret = Annotated[str, Field(min_length=1, max_length=200)]
 FullName = Annotated[str, Field(max_length=255)]
 Department = Annotated[str, Field(max_length=100)]
 Scope = Annotated[str, StringConstraints(pattern=r"^[a-z_]+(:[a-z_]+)*:([a-z_]+|\*)$|^\*:\*$", max_length=100)]
@@ -74,6 +77,31 @@ class CreateApiKey(BaseModel):
     scopes: Annotated[list[Scope], Field(max_length=100)] = []
     expires_in_days: Annotated[int, Field(ge=1, le=365)] | None = None
     organization_id: Annotated[str, Field(max_length=64)] | None = None
+
+
+class SetPassword(BaseModel):
+    """A first password."""
+
+    new_password: NewPassword
+
+
+class AddressOnly(BaseModel):
+    """Whose account it is about."""
+
+    email: Email
+
+
+class VerifyEmail(BaseModel):
+    """The secret of a mailed link."""
+
+    token: AccountSecret
+
+
+class ResetPassword(BaseModel):
+    """The secret of a mailed link and the new password."""
+
+    token: AccountSecret
+    new_password: NewPassword
 
 
 class MessageOut(BaseModel):
@@ -163,3 +191,59 @@ class ApiKeyWithSecretOut(ApiKeyOut):
     """An API key with its secret, shown this once."""
 
     key: str
+
+
+class SessionOut(BaseModel):
+    """A sign-in that still stands. `last_used_at` is when its tokens were made last."""
+
+    id: str
+    device: str
+    user_agent: str | None
+    address: str | None
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    is_current: bool
+
+    @classmethod
+    def of(cls, session: Session, *, is_current: bool) -> SessionOut:
+        """From the row."""
+        return cls(
+            id=session.id,
+            device=token_rules.device_of(session.user_agent),
+            user_agent=session.user_agent,
+            address=session.address,
+            created_at=session.created_at,
+            last_used_at=session.rotated_at,
+            expires_at=session.expires_at,
+            is_current=is_current,
+        )
+
+
+class SessionsOut(BaseModel):
+    """The live sessions, the one used last first."""
+
+    sessions: list[SessionOut]
+
+
+class WaitlistOut(BaseModel):
+    """A page of the waiting list."""
+
+    users: list[UserOut]
+    total: int
+    limit: int
+    offset: int
+
+
+class WaitlistApprovedOut(BaseModel):
+    """Who was admitted."""
+
+    message: str
+    user: UserOut
+
+
+class WaitlistAllApprovedOut(BaseModel):
+    """How many were admitted."""
+
+    message: str
+    count: int

@@ -1,14 +1,14 @@
-"""SQL of API keys."""
+"""SQL of API keys, and of the secrets of mailed links."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
-from identity_service.auth.tables import ApiKey
+from identity_service.auth.tables import AccountToken, ApiKey
 from servicekit.db import Tx
 
 
@@ -43,3 +43,47 @@ async def use_api_key(tx: Tx, digest: bytes) -> ApiKey | None:
         stale = func.coalesce(ApiKey.last_used_at < func.now() - timedelta(minutes=1), True)
         await tx.session.execute(update(ApiKey).where(ApiKey.id == key.id, stale).values(last_used_at=func.now()))
     return key
+
+
+async def add_account_token(tx: Tx, digest: bytes, user_id: str | None, purpose: str, expires_at: datetime) -> None:
+    """Inserts a mailed secret; `user_id` None for an address without an account."""
+    values = {"digest": digest, "user_id": user_id, "purpose": purpose, "expires_at": expires_at}
+    await tx.session.execute(insert(AccountToken).values(**values))
+
+
+async def owner_of_token(tx: Tx, digest: bytes, purpose: str) -> str | None:
+    """Whose secret it is, while it may be used; does not use it up."""
+    query = select(AccountToken.user_id).where(AccountToken.digest == digest, *_usable(purpose))
+    return (await tx.session.execute(query)).scalar_one_or_none()
+
+
+async def use_account_token(tx: Tx, digest: bytes, purpose: str) -> str | None:
+    """Uses a secret up and returns whose it was; None when it was used, has run out or never was."""
+    statement = update(AccountToken).where(AccountToken.digest == digest, *_usable(purpose)).values(used_at=func.now())
+    return (await tx.session.execute(statement.returning(AccountToken.user_id))).scalar_one_or_none()
+
+
+async def end_account_tokens(tx: Tx, user_id: str, purpose: str) -> None:
+    """Makes all secrets of the user for this purpose worthless."""
+    statement = update(AccountToken).where(AccountToken.user_id == user_id, *_usable(purpose))
+    await tx.session.execute(statement.values(used_at=func.now()))
+
+
+async def count_account_tokens(tx: Tx, user_id: str | None, purpose: str, within: timedelta) -> int:
+    """How many secrets for this purpose the user was mailed within a time; 0 for nobody."""
+    query = select(func.count()).where(
+        # No id is empty: nobody gets the same statement as somebody.
+        AccountToken.user_id == (user_id or ""),
+        AccountToken.purpose == purpose,
+        AccountToken.created_at > func.now() - within,
+    )
+    return (await tx.session.execute(query)).scalar_one()
+
+
+async def purge_account_tokens(tx: Tx, older_than: timedelta) -> None:
+    """Deletes secrets that ran out before."""
+    await tx.session.execute(delete(AccountToken).where(AccountToken.expires_at < func.now() - older_than))
+
+
+def _usable(purpose: str) -> tuple[Any, ...]:
+    return (AccountToken.purpose == purpose, AccountToken.used_at.is_(None), AccountToken.expires_at > func.now())

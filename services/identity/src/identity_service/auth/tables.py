@@ -1,4 +1,4 @@
-"""API keys."""
+"""API keys, and the secrets of mailed links."""
 
 from __future__ import annotations
 
@@ -30,4 +30,24 @@ class ApiKey(Base):
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))
     last_used_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class AccountToken(Base):
+    """A secret that was mailed: it works once. Only its SHA-256 is stored.
+
+    `user_id` is None for an address without an account: such a row does nothing but cost the same as a real one.
+    """
+
+    __tablename__ = "account_tokens"
+    __table_args__ = (
+        Index("ix_account_tokens_user", "user_id", "purpose"),
+        Index("ix_account_tokens_expires_at", "expires_at"),
+    )
+
+    digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    purpose: Mapped[str]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -5,7 +5,7 @@ States of a mail:
 queued → sending → transmitting → sent. Before SMTP's DATA nothing was handed over, so a mail found in `sending` after a
 crash is queued again. Once DATA was begun only the server knows whether it took the mail: found in `transmitting`, it
 becomes `uncertain` and is not sent again. The other ends are `failed` (refused, or tried too often), `expired` (its
-link is worth nothing any more) and `suppressed` (there was no mail server when it was queued).
+link is worth nothing any more) and `suppressed` (never to be sent: no mail server, or nobody to send it to).
 """
 
 from __future__ import annotations

@@ -67,24 +67,29 @@ class MailService:
         dedupe_key: str,
         *,
         useful_for: timedelta = timedelta(hours=24),
+        deliver: bool = True,
     ) -> None:
         """Queues one mail in the caller's transaction; a known `dedupe_key` queues nothing.
 
         `context`: exactly the values that `rules.TEMPLATES` lists for the template, else ValueError. It is stored
         encrypted until the mail was sent. `useful_for`: how long it is worth being sent.
+        `deliver` False does the same work and sends nothing: what a stranger asks about an address must cost the same
+        whether or not it has an account.
         """
         problem = rules.context_problem(template, context)
         if problem is not None:
             raise ValueError(problem)
         values = json.dumps({name: rules.one_line(value) for name, value in context.items()})
+        sealed = self._envelope.seal(values.encode(), _PURPOSE)
+        goes_out = deliver and self.enabled
         await store.add(
             tx,
             id=new_id(),
             dedupe_key=dedupe_key,
             template=template,
             recipient=to,
-            sealed_context=self._envelope.seal(values.encode(), _PURPOSE) if self.enabled else None,
-            state="queued" if self.enabled else "suppressed",
+            sealed_context=sealed if goes_out else None,
+            state="queued" if goes_out else "suppressed",
             expires_at=utc_now() + useful_for,
         )
 

@@ -9,12 +9,11 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 
 from identity_service.audit import service as audit
+from identity_service.auth.api_key_service import ApiKeyService
 from identity_service.auth.rules import Cookie, session_cookies
-from identity_service.auth.service import AuthService
 from identity_service.envelope.rules import Envelope
 from identity_service.errors import (
     LAST_SIGN_IN_METHOD,
-    NOT_APPROVED,
     PROVIDER_NOT_CONFIGURED,
     PROVIDER_NOT_CONNECTED,
     PROVIDER_UNREACHABLE,
@@ -86,6 +85,10 @@ class _Left:
     nonce: str
 
 
+class _Raced(Exception):
+    """Somebody registered the same address at the same moment; the decision is another one now."""
+
+
 class OAuthService:
     """Use cases of `/oauth`."""
 
@@ -95,15 +98,16 @@ class OAuthService:
         settings: Settings,
         envelope: Envelope,
         providers: dict[str, Provider],
-        auth: AuthService,
+        api_keys: ApiKeyService,
         tokens: TokenService,
     ) -> None:
         self._db = db
+        self._settings = settings
         self._front = settings.oauth_landing_url
         self._public_url = settings.public_url
         self._envelope = envelope
         self._providers = providers
-        self._auth = auth
+        self._api_keys = api_keys
         self._tokens = tokens
 
     def list_providers(self) -> ProvidersOut:
@@ -176,7 +180,7 @@ class OAuthService:
                 if left.user_id is not None:
                     return await self._connect(back, left.user_id, grant, profile)
                 return await self._sign_in(back, grant, profile)
-            except IntegrityError:
+            except (IntegrityError, _Raced):
                 if attempt == _TRIES - 1:
                     raise
         raise AssertionError("the loop returns or raises")
@@ -329,9 +333,17 @@ class OAuthService:
                 return self._landed("other_account_connected")
             user = owner or by_email
             if user is None:
-                user = await users.register(
-                    tx, id=new_id(), email=email, password_hash=None, full_name=profile.name, is_verified=True
+                user, made = await users.register(
+                    tx,
+                    self._settings,
+                    id=new_id(),
+                    email=email,
+                    password_hash=None,
+                    full_name=profile.name,
+                    is_verified=True,
                 )
+                if not made:
+                    raise _Raced
                 await audit.record(
                     tx, "user.registered", actor_id=user.id, address=back.address, provider=back.provider
                 )
@@ -390,22 +402,19 @@ class OAuthService:
         """The address's owner is here. Whoever registered it before without proof keeps no way in."""
         await users.change(tx, user.id, password_hash=None)
         await self._tokens.end_sessions(tx, user.id, "taken_over")
-        await self._auth.end_all_api_keys(tx, user.id, "taken_over")
-        await store.remove(tx, [identity.id for identity in await store.list_of(tx, user.id)])
+        await self._api_keys.end_all_api_keys(tx, user.id, "taken_over")
+        await self.forget_all(tx, user.id)
         await audit.record(tx, "user.taken_over", actor_id=user.id, address=back.address, provider=back.provider)
+
+    async def forget_all(self, tx: Tx, user_id: str) -> None:
+        """Ends every connection of an account to a provider, in the caller's transaction."""
+        await store.remove(tx, [identity.id for identity in await store.list_of(tx, user_id)])
 
     async def _approved(self, tx: Tx, principal: Principal, *, lock: bool = False) -> User:
         user = await users.find(tx, principal.user_id, lock=lock)
         if user is None:
             raise USER_NOT_FOUND()
-        if user.waitlist_status != "approved":
-            raise NOT_APPROVED(
-                detail_object={
-                    "error": "waitlist_pending",
-                    "message": NOT_APPROVED.detail,
-                    "waitlist_status": user.waitlist_status,
-                }
-            )
+        users.require_approved(user)
         return user
 
     def _landed(self, error: str, *, connecting: bool = False) -> Finished:

@@ -151,7 +151,7 @@ class InvitationService:
         """
         try:
             async with self._db.uow() as tx:
-                user = await self._admitted(tx, principal)
+                user = await users.require_admitted(tx, self._settings, principal.user_id)
                 invitation, organization = await self._answerable(tx, user, token, invitation_id)
                 role = await store.find_role(tx, organization.id, invitation.role_id)
                 if role is None:
@@ -249,9 +249,6 @@ class InvitationService:
         if user is None:
             raise USER_NOT_FOUND()
         return user
-
-    async def _admitted(self, tx: Tx, principal: Principal) -> User:
-        return await self._account(tx, principal)
 
 
 def _new_token() -> str:

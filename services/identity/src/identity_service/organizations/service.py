@@ -16,7 +16,6 @@ from identity_service.errors import (
     ORGANIZATION_IS_ACTIVE,
     ORGANIZATION_NOT_FOUND,
     SLUG_TAKEN,
-    USER_NOT_FOUND,
 )
 from identity_service.organizations import rules, store
 from identity_service.organizations.schemas import (
@@ -29,6 +28,7 @@ from identity_service.organizations.schemas import (
 )
 from identity_service.organizations.standing_service import announce_all, announce_member, enter, note, readable
 from identity_service.organizations.tables import Organization
+from identity_service.settings import Settings
 from identity_service.users import service as users
 from servicekit.auth import Principal
 from servicekit.db import Database, Tx
@@ -53,8 +53,9 @@ class MembershipFact:
 class OrganizationService:
     """Use cases of `/organizations` but members, roles and invitations; what other services read of them all."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, settings: Settings) -> None:
         self._db = db
+        self._settings = settings
 
     async def seed(self) -> None:
         """Makes the system roles; safe to run by every instance at every start."""
@@ -65,8 +66,7 @@ class OrganizationService:
         """A new organization with the caller as its owner. Raises `identity.slug_taken`."""
         try:
             async with self._db.uow() as tx:
-                if await users.find(tx, principal.user_id) is None:
-                    raise USER_NOT_FOUND()
+                await users.require_admitted(tx, self._settings, principal.user_id)
                 organization = await store.add_organization(
                     tx, id=new_id(), owner_id=principal.user_id, **body.model_dump()
                 )

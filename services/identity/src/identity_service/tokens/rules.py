@@ -52,6 +52,26 @@ def decide(*, presented: int, current: int, rotated_ago_s: float, ended: bool, e
     return Refresh.REPLAYED
 
 
+# Looked for in this order: every browser also calls itself by the names of older ones.
+_BROWSERS = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
+_SYSTEMS = (
+    *(("Android", "Android"), ("iPhone", "iPhone"), ("iPad", "iPad"), ("Windows", "Windows"), ("Mac OS X", "macOS")),
+    *(("CrOS", "ChromeOS"), ("Linux", "Linux")),
+)
+
+
+def device_of(user_agent: str | None) -> str:
+    """A name for the device of a session that its owner will recognise: `Firefox on Linux`."""
+    if not user_agent:
+        return "unknown device"
+    browser = next((name for mark, name in _BROWSERS if mark in user_agent), None)
+    system = next((name for mark, name in _SYSTEMS if mark in user_agent), None)
+    if browser is None:
+        # A program: `curl/8.5.0` becomes `curl`.
+        browser = user_agent.split("/", 1)[0].split("(", 1)[0].strip()[:40] or "unknown device"
+    return f"{browser} on {system}" if system is not None else browser
+
+
 def mac_of(key: bytes, session_id: str, generation: int) -> str:
     """The token's proof: base64url without padding, 43 characters."""
     digest = hmac.new(key, f"{session_id}.{generation}".encode(), hashlib.sha256).digest()

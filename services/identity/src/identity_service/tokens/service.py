@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,9 +17,10 @@ from identity_service import events
 from identity_service.audit import service as audit
 from identity_service.envelope.rules import Envelope
 from identity_service.errors import BAD_REFRESH_TOKEN, SERVICE_REFUSED
+from identity_service.mail.service import MailService
 from identity_service.settings import Settings
 from identity_service.tokens import rules, store
-from identity_service.tokens.tables import Revocation
+from identity_service.tokens.tables import Revocation, Session
 from identity_service.users import service as users
 from identity_service.users.tables import User
 from servicekit.clock import utc_now
@@ -31,6 +33,7 @@ REVOCATION_KEPT = timedelta(hours=26)
 SERVICE_TOKEN_TTL_S = 3600
 SANDBOX_TOKEN_TTL_S = 3600
 AGENT_TOKEN_TTL_S = 24 * 3600
+LISTED_SESSIONS = 100
 _KEY_PURPOSE = "signing-key"
 
 
@@ -66,10 +69,11 @@ class SandboxSubject:
 class TokenService:
     """Signs with the active key; keeps the published keys in memory and reads them again by `reload`."""
 
-    def __init__(self, db: Database, settings: Settings, envelope: Envelope) -> None:
+    def __init__(self, db: Database, settings: Settings, envelope: Envelope, mail: MailService) -> None:
         self._db = db
         self._settings = settings
         self._envelope = envelope
+        self._mail = mail
         self._active: ECKey | None = None
         self._active_id = ""
         self._jwks: dict[str, Any] = {"keys": []}
@@ -224,23 +228,43 @@ class TokenService:
                 expired=session.expired,
             )
             if user is not None and decision is rules.Refresh.ROTATE:
-                await store.advance_session(tx, token.session_id, token.generation + 1)
+                await store.advance_session(tx, token.session_id, token.generation + 1, address)
                 pair = self._pair(user, token.session_id, token.generation + 1)
             elif user is not None and decision is rules.Refresh.REPEAT:
                 pair = self._pair(user, token.session_id, session.generation)
             elif decision is rules.Refresh.REPLAYED:
-                await self.end_sessions(tx, session.user_id, "refresh_token_reuse", only=token.session_id)
-                await audit.record(
-                    tx,
-                    "refresh_token_reuse",
-                    actor_id=session.user_id,
-                    address=address,
-                    session_id=token.session_id,
-                    generation=token.generation,
-                )
+                await self._end_replayed(tx, session.user_id, user, token, session.user_agent, address)
         if pair is None:
             raise BAD_REFRESH_TOKEN()
         return pair
+
+    async def _end_replayed(
+        self,
+        tx: Tx,
+        user_id: str,
+        user: User | None,
+        token: rules.RefreshToken,
+        user_agent: str | None,
+        address: str | None,
+    ) -> None:
+        """Ends a family of which somebody holds a copy; says it, writes it down, and tells the owner."""
+        await self.end_sessions(tx, user_id, "refresh_token_reuse", only=token.session_id)
+        events.session_replayed(tx, user_id, token.session_id, token.generation)
+        await audit.record(
+            tx,
+            "refresh_token_reuse",
+            actor_id=user_id,
+            address=address,
+            session_id=token.session_id,
+            generation=token.generation,
+        )
+        if user is not None:
+            context = {"device": rules.device_of(user_agent), "reset_url": self._mail.link("/forgot-password")}
+            await self._mail.queue(tx, "session_replayed", user.email, context, f"replayed:{token.session_id}")
+
+    async def live_sessions(self, tx: Tx, user_id: str) -> Sequence[Session]:
+        """The user's sessions that stand, the one used last first."""
+        return await store.list_live_sessions(tx, user_id, LISTED_SESSIONS)
 
     async def end_sessions(
         self, tx: Tx, user_id: str, reason: str, *, only: str | None = None, keep: str | None = None

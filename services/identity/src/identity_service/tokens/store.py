@@ -52,8 +52,8 @@ async def add_session(tx: Tx, **values: Any) -> None:
     await tx.session.execute(insert(Session).values(**values))
 
 
-async def find_session(tx: Tx, session_id: str) -> Row[str, int, float, bool, bool] | None:
-    """`(user_id, generation, rotated_ago_s, ended, expired)` by the database's clock; locks the row."""
+async def find_session(tx: Tx, session_id: str) -> Row[str, int, float, bool, bool, str | None] | None:
+    """`(user_id, generation, rotated_ago_s, ended, expired, user_agent)` by the database's clock; locks the row."""
     query = (
         select(
             Session.user_id,
@@ -61,6 +61,7 @@ async def find_session(tx: Tx, session_id: str) -> Row[str, int, float, bool, bo
             cast(func.extract("epoch", func.clock_timestamp() - Session.rotated_at), Double).label("rotated_ago_s"),
             Session.ended_at.is_not(None).label("ended"),
             (Session.expires_at <= func.clock_timestamp()).label("expired"),
+            Session.user_agent,
         )
         .where(Session.id == session_id)
         .with_for_update()
@@ -68,11 +69,21 @@ async def find_session(tx: Tx, session_id: str) -> Row[str, int, float, bool, bo
     return (await tx.session.execute(query)).one_or_none()
 
 
-async def advance_session(tx: Tx, session_id: str, generation: int) -> None:
-    """Sets the current generation of a session that the transaction has locked."""
-    await tx.session.execute(
-        update(Session).where(Session.id == session_id).values(generation=generation, rotated_at=func.clock_timestamp())
+async def advance_session(tx: Tx, session_id: str, generation: int, address: str | None) -> None:
+    """Sets the current generation of a session that the transaction has locked, and from where it was used."""
+    values = {"generation": generation, "rotated_at": func.clock_timestamp(), "address": address}
+    await tx.session.execute(update(Session).where(Session.id == session_id).values(**values))
+
+
+async def list_live_sessions(tx: Tx, user_id: str, limit: int) -> Sequence[Session]:
+    """The sessions of a user that stand, the one used last first."""
+    query = (
+        select(Session)
+        .where(Session.user_id == user_id, Session.ended_at.is_(None), Session.expires_at > func.now())
+        .order_by(Session.rotated_at.desc(), Session.id)
+        .limit(limit)
     )
+    return (await tx.session.execute(query)).scalars().all()
 
 
 async def end_sessions(

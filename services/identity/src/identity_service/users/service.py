@@ -6,15 +6,45 @@ from collections.abc import Sequence
 from typing import Any
 
 from identity_service import events
+from identity_service.errors import EMAIL_NOT_VERIFIED, NOT_APPROVED, USER_NOT_FOUND
+from identity_service.settings import Settings
 from identity_service.users import store
 from identity_service.users.tables import User
 from servicekit.db import Tx
 
 
-async def register(tx: Tx, **values: Any) -> User:
-    """A new account. Raises IntegrityError when the address is taken."""
-    user = await store.add(tx, **values)
-    events.user_registered(tx, user)
+async def register(tx: Tx, settings: Settings, **values: Any) -> tuple[User, bool]:
+    """(a new account, True), or (the account that has the address already, False)."""
+    while True:
+        user = await store.add(tx, waitlist_status="pending" if settings.waitlist else "approved", **values)
+        if user is not None:
+            events.user_registered(tx, user)
+            return user, True
+        # None here: that account was deleted in between, so the address is free again.
+        user = await store.find_by_email(tx, values["email"])
+        if user is not None:
+            return user, False
+
+
+def require_approved(user: User) -> None:
+    """Raises `identity.not_approved` (403, the contract's object) for an account on the waiting list."""
+    if user.waitlist_status != "approved":
+        detail = {"error": "waitlist_pending", "message": NOT_APPROVED.detail, "waitlist_status": user.waitlist_status}
+        raise NOT_APPROVED(detail_object=detail)
+
+
+async def require_admitted(tx: Tx, settings: Settings, user_id: str) -> User:
+    """The account, when it may make organizations and join them.
+
+    Raises `identity.user_not_found`, as `require_approved`, `identity.email_not_verified`
+    (403) where `Settings.needs_verified_email`.
+    """
+    user = await store.find(tx, user_id)
+    if user is None:
+        raise USER_NOT_FOUND()
+    require_approved(user)
+    if settings.needs_verified_email and not user.is_verified:
+        raise EMAIL_NOT_VERIFIED()
     return user
 
 
@@ -43,3 +73,13 @@ async def find_by_email(tx: Tx, email: str) -> User | None:
 async def find_many(tx: Tx, ids: Sequence[str]) -> Sequence[User]:
     """The accounts that exist among `ids`, deleted ones left out."""
     return await store.find_many(tx, ids)
+
+
+async def page_by_waitlist(tx: Tx, status: str, limit: int, offset: int, *, lock: bool = False) -> Sequence[User]:
+    """A page of the accounts in one state of the waiting list, oldest first."""
+    return await store.page_by_waitlist(tx, status, limit, offset, lock=lock)
+
+
+async def count_by_waitlist(tx: Tx, status: str) -> int:
+    """How many accounts are in one state of the waiting list."""
+    return await store.count_by_waitlist(tx, status)

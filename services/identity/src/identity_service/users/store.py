@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from identity_service.users.tables import User
 from servicekit.db import Tx
 
 
-async def add(tx: Tx, **values: Any) -> User:
-    """Inserts an account. Raises IntegrityError when the address is taken."""
-    return (await tx.session.execute(insert(User).values(**values).returning(User))).scalar_one()
+async def add(tx: Tx, **values: Any) -> User | None:
+    """Inserts an account; None when the address is taken."""
+    statement = (
+        insert(User)
+        .values(**values)
+        .on_conflict_do_nothing(index_elements=[User.email], index_where=User.deleted_at.is_(None))
+        .returning(User)
+    )
+    return (await tx.session.execute(statement)).scalar_one_or_none()
 
 
 async def find(tx: Tx, user_id: str, *, lock: bool = False) -> User | None:
@@ -56,3 +63,16 @@ async def touch_login(tx: Tx, user_id: str) -> User:
         .execution_options(populate_existing=True)
     )
     return (await tx.session.execute(statement)).scalar_one()
+
+
+async def page_by_waitlist(tx: Tx, status: str, limit: int, offset: int, *, lock: bool = False) -> Sequence[User]:
+    """A page of the accounts in one state of the waiting list, oldest first."""
+    query = select(User).where(User.waitlist_status == status, User.deleted_at.is_(None))
+    query = query.order_by(User.created_at, User.id).limit(limit).offset(offset)
+    return (await tx.session.execute(query.with_for_update() if lock else query)).scalars().all()
+
+
+async def count_by_waitlist(tx: Tx, status: str) -> int:
+    """How many accounts are in one state of the waiting list."""
+    query = select(func.count()).select_from(User).where(User.waitlist_status == status, User.deleted_at.is_(None))
+    return (await tx.session.execute(query)).scalar_one()

@@ -19,6 +19,7 @@ class User(Base):
     __table_args__ = (
         Index("uq_users_email", "email", unique=True, postgresql_where=text("deleted_at IS NULL")),
         Index("ix_users_created_at", "created_at"),
+        Index("ix_users_waiting", "created_at", postgresql_where=text("waitlist_status <> 'approved'")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
