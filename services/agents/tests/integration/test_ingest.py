@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from omoios.agents.events.v1 import events_pb2
+from servicekit.clock import utc_now
 from servicekit.ids import new_id
 from servicekit.testing.problems import assert_problem
 
@@ -174,3 +175,39 @@ async def test_partitions_are_made_and_take_over_what_came_before(world: Any) ->
         "WHERE i.inhparent = 'sandbox_events'::regclass"
     )
     assert len(names) == 5
+
+
+WAITING = "SELECT count(*) FROM pg_locks WHERE relation = 'event_days.sandbox_events_rest'::regclass AND NOT granted"
+
+
+async def test_events_that_arrive_while_a_day_gets_its_table_are_recorded(world: Any) -> None:
+    """The insert has chosen the table for the rest and waits for it; when it gets it, the row belongs elsewhere."""
+    sandbox = await world.sandbox()
+    name, token = sandbox["sandbox"]["id"], sandbox["sandbox"]["token"]
+    job = next(job for job in world.running.service.jobs if job.name == "event-partitions")
+    other = await world.running.service.db.connect("test")
+
+    async def until_waiting(count: int) -> None:
+        for _ in range(1000):
+            if (await world.rows(WAITING))[0][0] >= count:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"{count} statements do not wait for the table")
+
+    holding = other.transaction()
+    await holding.start()
+    await other.execute("LOCK TABLE event_days.sandbox_events_rest IN ROW EXCLUSIVE MODE")
+    making = asyncio.create_task(job.run())
+    await until_waiting(1)
+    posts = [asyncio.create_task(world.post(f"/sandboxes/{name}/events", {"event_type": "a"}, token))]
+    await until_waiting(2)
+    # This one waits for the sandbox's row, which the first has locked, and meets the new table from the start.
+    posts.append(asyncio.create_task(world.post(f"/sandboxes/{name}/events", {"event_type": "b"}, token)))
+    await holding.commit()
+    answers = await asyncio.gather(*posts)
+    await making
+    await other.close()
+    assert [answer.status_code for answer in answers] == [200, 200]
+    stored = await world.rows("SELECT tableoid::regclass::text, event_type FROM sandbox_events ORDER BY sequence")
+    assert sorted(row[1] for row in stored) == ["a", "b"]
+    assert {row[0] for row in stored} == {f"event_days.sandbox_events_{utc_now():%Y%m%d}"}

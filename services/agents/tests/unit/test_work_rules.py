@@ -68,6 +68,9 @@ def test_bubblewrap_hides_and_binds_in_this_order() -> None:
     assert text.startswith("bwrap --die-with-parent --unshare-pid")
     assert text.index("--tmpfs /w") < text.index("--bind /w/a/work /w/a/work")
     assert argv[-4:] == ["--", "sh", "-c", "x"]
+    assert "--unshare-net" not in argv
+    alone = engine_rules.bubblewrap(["x"], workdir="/w", home="/h", hidden=(), network=False)
+    assert alone.index("--unshare-net") < alone.index("--ro-bind")
 
 
 def test_paths_in_a_template_are_quoted() -> None:

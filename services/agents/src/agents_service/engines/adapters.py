@@ -68,6 +68,7 @@ async def start(argv: Sequence[str], environment: Mapping[str, str], confinement
             home=confinement.home,
             hidden=confinement.hidden,
             shown=confinement.shown,
+            network=confinement.network,
         )
     limits = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": OPEN_FILES, "RLIMIT_FSIZE": FILE_BYTES}
     if confinement.uid is not None:
@@ -118,24 +119,21 @@ async def _lines(name: str, reader: asyncio.StreamReader, line: Line) -> None:
         await line(name, rest)
 
 
-async def has_bubblewrap() -> bool:
-    """Whether bubblewrap is there and allowed to make namespaces."""
+async def why_no_bubblewrap(uid: int | None, *, network: bool) -> str | None:
+    """Why commands of this user id (None: the runner's own) cannot be wrapped; None when they can."""
     if shutil.which("bwrap") is None:
-        return False
+        return "bubblewrap (bwrap) is not installed"
     process = await asyncio.create_subprocess_exec(
-        "bwrap",
-        "--ro-bind",
-        "/",
-        "/",
-        "--unshare-pid",
-        "--proc",
-        "/proc",
-        "true",
+        *bubblewrap(["true"], workdir="/", home="/", hidden=(), network=network),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        user=uid,
+        group=uid,
+        extra_groups=None if uid is None else [],
     )
-    return await process.wait() == 0
+    _, said = await process.communicate()
+    return None if process.returncode == 0 else said.decode("utf-8", "replace").strip() or "bwrap failed"
 
 
 def write_prompt(name: str, text: str, uid: int | None, gid: int | None) -> None:

@@ -41,6 +41,8 @@ class Confinement:
     hidden: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
     bubblewrap: bool = False
+    network: bool = True
+    """Without it commands reach nothing but themselves; only bubblewrap can take it away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +150,22 @@ def split_line(line: bytes) -> list[tuple[str, bool]]:
 
 
 def bubblewrap(
-    argv: Sequence[str], *, workdir: str, home: str, hidden: Sequence[str], shown: Sequence[str] = ()
+    argv: Sequence[str],
+    *,
+    workdir: str,
+    home: str,
+    hidden: Sequence[str],
+    shown: Sequence[str] = (),
+    network: bool = True,
 ) -> list[str]:
     """`argv` inside bubblewrap: everything read-only but its own folders, other sandboxes and secrets hidden.
 
-    `shown`: folders inside hidden ones that can be read all the same.
+    `shown`: folders inside hidden ones that can be read all the same. Without `network` there is a loopback device of
+    its own and nothing else.
     """
     command = ["bwrap", "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--new-session"]
+    if not network:
+        command.append("--unshare-net")
     command += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
     for path in hidden:
         command += ["--tmpfs", path]

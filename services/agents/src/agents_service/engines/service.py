@@ -135,6 +135,6 @@ async def run_command(job: Job, index: int, command: str, argv: list[str]) -> Co
     return outcome
 
 
-async def use_bubblewrap() -> bool:
-    """Whether commands can be wrapped."""
-    return await adapters.has_bubblewrap()
+async def why_no_bubblewrap(uid: int | None, *, network: bool) -> str | None:
+    """Why commands of this user id cannot be wrapped; None when they can."""
+    return await adapters.why_no_bubblewrap(uid, network=network)

@@ -76,8 +76,11 @@ class IngestService:
         """
         return await self.batcher.submit(submission, max(1, len(submission.events)))
 
-    async def write(self, batch: Sequence[Submission]) -> Sequence[Receipt | Exception]:
-        """Write the events of several requests in one transaction; one answer or error per request."""
+    async def write(self, batch: Sequence[Submission], *, again: bool = False) -> Sequence[Receipt | Exception]:
+        """Write the events of several requests in one transaction; one answer or error per request.
+
+        `again`: a second try, after the table that the rows belong to was made during the first.
+        """
         try:
             return await self._write(batch)
         except AppError as error:
@@ -86,6 +89,8 @@ class IngestService:
             # A lock or statement that timed out may be the fault of one sandbox of the batch.
             return [INGEST_BUSY()] * len(batch)
         except Exception as error:
+            if store.is_moved_row(error) and not again:
+                return await self.write(batch, again=True)
             if len(batch) == 1:
                 return [error]
             _log.exception("a batch of %d requests failed; writing them one by one", len(batch))

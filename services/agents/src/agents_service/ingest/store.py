@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
+import asyncpg
 from sqlalchemy import and_, func, insert, not_, or_, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
 
@@ -157,6 +158,11 @@ async def partitions(tx: Tx) -> dict[str, bool]:
         "WHERE i.inhparent = 'sandbox_events'::regclass"
     )
     return {row[0]: True for row in rows}
+
+
+def is_moved_row(error: Exception) -> bool:
+    """Whether a row was refused because its day got a table of its own while the statement waited: it fits the next."""
+    return isinstance(error, asyncpg.CheckViolationError)
 
 
 def partition_name(day: date) -> str:

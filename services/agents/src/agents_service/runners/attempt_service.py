@@ -141,6 +141,7 @@ class AttemptWork:
                 hidden=(str(self.settings.workdir), str(Path.home())),
                 shown=(str(self.settings.tools),) if self.settings.tools is not None else (),
                 bubblewrap=self.wrapped,
+                network=self.settings.network,
             ),
             environment=environment,
             timeout_s=float(self.claim["limits"]["timeout_s"]),

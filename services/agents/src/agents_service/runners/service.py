@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
-from agents_service.engines.service import use_bubblewrap
+from agents_service.engines.service import why_no_bubblewrap
 from agents_service.runners import rules
-from agents_service.runners.adapters import Api, Unreachable
+from agents_service.runners.adapters import Api, Refused, Unreachable
 from agents_service.runners.attempt_service import AttemptWork
 from agents_service.runners.folders_adapters import clear_abandoned, own_folder
 from agents_service.runners.settings_adapters import RunnerSettings
@@ -32,11 +33,22 @@ class Runner:
         self._interval_s = 10.0
         self._wrapped = False
 
+    async def _can_wrap(self) -> bool:
+        why: str | None = "OMOIOS_RUNNER_BUBBLEWRAP is off"
+        if self.settings.bubblewrap == "auto":
+            uid = self.settings.sandbox_uid_base if os.geteuid() == 0 else None
+            why = await why_no_bubblewrap(uid, network=self.settings.network)
+        if why is not None and not self.settings.network:
+            raise Refused(f"commands may not use the network here, and nothing else takes it from them: {why}")
+        if why is not None:
+            _log.info("sandboxes are not wrapped: %s", why)
+        return why is None
+
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`, then give back what is not done. Raises Refused when the API does not want this runner."""
         await asyncio.to_thread(own_folder, self.settings.workdir)
         await asyncio.to_thread(clear_abandoned, self.settings.workdir)
-        self._wrapped = self.settings.bubblewrap == "auto" and await use_bubblewrap()
+        self._wrapped = await self._can_wrap()
         claiming = asyncio.create_task(self._claim_forever())
         beating = asyncio.create_task(self._beat_forever())
         stopping = asyncio.create_task(stop.wait())

@@ -39,6 +39,8 @@ class RunnerSettings(BaseSettings):
     tools: Path | None = None
     """A folder of programs that comes first on the commands' PATH, readable also inside a hidden home folder."""
     bubblewrap: Literal["auto", "off"] = "auto"
+    network: bool = True
+    """Whether commands may use the network. A runner that may not give it and has no bubblewrap does not start."""
     wait_s: float = Field(default=20.0, ge=0, le=30)
     """How long a claim waits at the API."""
     keep_folders: bool = False
