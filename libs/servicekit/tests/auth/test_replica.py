@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from omoios.identity.events.v1.events_pb2 import MembershipChanged, PrincipalRevoked
+from servicekit import clock
 from servicekit.auth.authenticator import Authenticator
 from servicekit.auth.feed import AccessFeed
 from servicekit.auth.memberships import MembershipDirectory
@@ -247,3 +248,25 @@ async def test_the_authenticator_of_a_service_is_built_from_its_settings(access_
         assert principal.can("task:write", "org-1")
     finally:
         await built.close()
+
+
+async def test_a_process_whose_clock_is_wrong_goes_by_the_database(
+    access_db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = time.time
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: right() - 300)
+        other = await running(access_db, Signing(access_db), poll_interval_s=0.05)
+        try:
+
+            async def corrected() -> bool:
+                return abs(clock.wall_s() - right()) < 2
+
+            await until(corrected)
+            assert clock.correction_s() == pytest.approx(300, abs=2)
+            patch.undo()
+            await until(corrected)
+        finally:
+            await other.close()
+    now = time.time()
+    clock.correct(now, now, now)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import asyncpg
 import structlog
 
+from servicekit import clock
 from servicekit.auth.memberships import MembershipDirectory
 from servicekit.auth.revocations import Revocations, RevocationSource
 
@@ -24,6 +25,7 @@ POLL_INTERVAL_S = 1.0
 PRUNE_INTERVAL_S = 600.0
 RECONNECT_MIN_S = 0.2
 RECONNECT_MAX_S = 2.0
+CLOCK_WARNING_S = 1.0
 START_TIMEOUT_S = 5.0
 """How long `start` waits for the first load; a database that comes later is waited for in the background."""
 
@@ -99,6 +101,7 @@ class AccessFeed:
         self._memberships.clear()
         while True:
             self._wake.clear()
+            await _look_at_clock(connection)
             rows = await self._source.revocations_since(connection, self._revocations.since())
             self._revocations.apply(rows)
             self._loaded.set()
@@ -116,6 +119,15 @@ class AccessFeed:
 
     def _revocation_arrived(self, _connection: object, _pid: int, _channel: str, _payload: object) -> None:
         self._wake.set()
+
+
+async def _look_at_clock(connection: asyncpg.Connection[Any]) -> None:
+    before = time.time()
+    database = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+    corrected = clock.correction_s()
+    clock.correct(before, database, time.time())
+    if abs(clock.correction_s() - corrected) > CLOCK_WARNING_S:
+        log.warning("clock_differs_from_the_database", seconds=round(clock.correction_s(), 3))
 
 
 async def _let_go(connection: asyncpg.Connection[Any]) -> None:

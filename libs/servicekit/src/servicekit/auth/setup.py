@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from servicekit.auth.api_keys import VerifyApiKey
@@ -13,6 +12,7 @@ from servicekit.auth.memberships import FetchMemberships, MembershipDirectory, M
 from servicekit.auth.replica import AccessReplica, rebuild
 from servicekit.auth.revocations import Revocations, RevocationSource
 from servicekit.auth.tokens import TokenVerifier
+from servicekit.clock import wall_s
 
 if TYPE_CHECKING:
     from servicekit.db import Database
@@ -45,9 +45,9 @@ def build_authenticator(
         fetch_memberships = fetch_memberships or client.memberships_of
         verify_api_key = verify_api_key or client.verify_api_key
     keys = JwksCache(fetch_jwks or http_fetch(settings.jwks_url))
-    verifier = TokenVerifier(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+    verifier = TokenVerifier(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience, clock=wall_s)
     memberships = MembershipDirectory(membership_source or replica, fetch_memberships)
-    revocations = Revocations()
+    revocations = Revocations(clock=wall_s)
     feed = AccessFeed(db, revocation_source or replica, revocations, memberships)
     return Authenticator(
         verifier,
@@ -56,7 +56,7 @@ def build_authenticator(
         verify_api_key=verify_api_key,
         allowed_origins=[settings.public_url, *settings.cors_origins],
         companions=[feed],
-        clock=time.time,
+        clock=wall_s,
     )
 
 

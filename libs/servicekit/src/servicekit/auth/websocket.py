@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from types import TracebackType
 from typing import Literal
 from weakref import WeakKeyDictionary
@@ -11,6 +10,7 @@ from weakref import WeakKeyDictionary
 from servicekit.auth.authenticator import Authenticator
 from servicekit.auth.principal import Principal
 from servicekit.auth.revocations import SESSION
+from servicekit.clock import wall_s
 
 EndReason = Literal["expired", "revoked"]
 
@@ -53,7 +53,7 @@ class CredentialWatch:
             self._registry.by_key.setdefault(key, set()).add(self)
         expires_at = self.principal.expires_at
         if expires_at is not None:
-            delay = max(0.0, expires_at - time.time())
+            delay = max(0.0, expires_at - wall_s())
             self._timer = asyncio.get_running_loop().call_later(delay, self._end, "expired")
         self._check()
         return self
@@ -75,7 +75,7 @@ class CredentialWatch:
     def _check(self) -> None:
         if not self._authenticator.is_current(self.principal):
             expires_at = self.principal.expires_at
-            self._end("expired" if expires_at is not None and expires_at <= time.time() else "revoked")
+            self._end("expired" if expires_at is not None and expires_at <= wall_s() else "revoked")
 
     def _end(self, reason: EndReason) -> None:
         if not self.ended.done():

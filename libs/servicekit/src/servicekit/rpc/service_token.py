@@ -7,13 +7,13 @@ time. While identity is down the old token serves until it expires.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Protocol
 
 import structlog
 
+from servicekit.clock import wall_s
 from servicekit.errors import AppError
 from servicekit.rpc.wire import PEER_UNAVAILABLE
 
@@ -55,7 +55,7 @@ class FixedToken:
 class ServiceTokenSource:
     """Exchanges the service's secret by `exchange` and keeps the token. `clock` is the wall clock, Unix seconds."""
 
-    def __init__(self, exchange: Exchange, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, exchange: Exchange, *, clock: Callable[[], float] = wall_s) -> None:
         self._exchange = exchange
         self._clock = clock
         self._token: str | None = None
