@@ -34,7 +34,7 @@ PROBES: dict[str, str] = {
     "vcs": "/commits/ticket/{ticket}",
 }
 """A read of each service that needs nothing but its own database."""
-PROBE_EVERY_S = 0.1
+PROBE_EVERY_S = 0.06
 PROBE_TIMEOUT_S = 8.0
 PAGE = 500
 T = TypeVar("T")
@@ -79,6 +79,12 @@ class Load:
 
     def resume(self) -> None:
         self._loop.call_soon_threadsafe(self._writing.set)
+
+    def forget_frames(self) -> None:
+        """Begin reading the WebSocket anew; to be called while nobody can be connected."""
+        for tenant in self.tenants:
+            tenant.last_sequence = None
+        self.history.frames.clear()
 
     def stop(self) -> None:
         """End the load; operations under way stay unknown."""

@@ -79,6 +79,8 @@ class Observation:
     lag: list[Row] = field(default_factory=list)
     """Durables with messages that are not delivered or not acknowledged."""
     dead_letters: int = 0
+    forgotten: set[Any] = field(default_factory=set)
+    """Ids of events that a service said after the backup to which it was put back."""
     api: dict[str, list[str]] = field(default_factory=dict)
     """Tenant → titles of the tickets that the public API lists."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from omoios_local.state import repository_root
@@ -11,10 +12,27 @@ from tests.faults.run import Case
 from tests.faults.scenarios import SCENARIOS
 
 PAGE = repository_root() / "docs" / "reliability.md"
+RESULT = "result.json"
 
 
-def render(cases: list[Case], *, long: bool) -> str:
-    """The page of a run of every scenario."""
+def save(folder: Path, scenario: str, cases: list[Case]) -> None:
+    """Keep the results of a scenario until it is tried again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = [{"name": case.name, "problems": case.problems, "skipped": case.skipped} for case in cases]
+    (folder / f"{scenario}.{RESULT}").write_text(json.dumps(kept, indent=1))
+
+
+def saved(folder: Path) -> list[Case]:
+    """The results of the latest run of every scenario. Raises FileNotFoundError for one that was never tried."""
+    return [
+        Case(scenario.name, **row)
+        for scenario in SCENARIOS
+        for row in json.loads((folder / f"{scenario.name}.{RESULT}").read_text())
+    ]
+
+
+def render(cases: list[Case]) -> str:
+    """The page of the latest run of every scenario."""
     lines = [
         "# Reliability: what was tried, and what held",
         "",
@@ -29,7 +47,7 @@ def render(cases: list[Case], *, long: bool) -> str:
         "",
         "## Scenarios",
         "",
-        "| Scenario | Tried | Must hold | How often | With `long=1` | " + ("Long run" if long else "Run") + " |",
+        "| Scenario | Tried | Must hold | How often | With `long=1` | Last run |",
         "|---|---|---|---|---|---|",
     ]
     for scenario in SCENARIOS:
@@ -65,5 +83,6 @@ def _result(cases: list[Case]) -> str:
     return text + (f"; skipped: {', '.join(skipped)}" if skipped else "")
 
 
-def write(cases: list[Case], *, long: bool, page: Path = PAGE) -> None:
-    page.write_text(render(cases, long=long))
+def write(folder: Path, page: Path = PAGE) -> None:
+    """Write the page from the saved results."""
+    page.write_text(render(saved(folder)))

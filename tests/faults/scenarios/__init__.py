@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.faults.run import Run
-from tests.faults.scenarios import broker, processes, runners, stores
+from tests.faults.scenarios import broker, clock, instances, network, processes, restore, runners, stores
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,11 @@ class Scenario:
 SCENARIOS = (
     Scenario(
         "services",
-        "`kill -9`, SIGTERM, and SIGSTOP for 3 s then SIGCONT, of each of the six services in turn",
+        "`kill -9`, SIGTERM, and SIGSTOP for 2 s then SIGCONT, of each of the six services in turn",
         "the other services' reads do not fail; what fails is 502, 503 or 504 as a problem document, 503 with "
         "Retry-After, never a stack trace; healthy again without a hand",
         ("each signal once a service", "20 times"),
         processes.services,
-    ),
-    Scenario(
-        "runner",
-        "`kill -9`, SIGTERM, and SIGSTOP for longer than its lease, of a runner at work, while another one works on",
-        "its tasks are done again elsewhere, each completed once, by its newest attempt",
-        ("once each", "20 times"),
-        runners.runner,
     ),
     Scenario(
         "gateway",
@@ -57,5 +50,44 @@ SCENARIOS = (
         "no request fails; the outboxes drain afterwards; every event is applied exactly once",
         ("3 kills, 1 outage, 1 deletion", "20 kills, 1 outage, 20 deletions"),
         broker.broker,
+    ),
+    Scenario(
+        "network",
+        "what a service needs made 10 times as slow, or black (nothing answers, nothing is refused), for 4 s each, by "
+        "a proxy: NATS, PostgreSQL and billing for workflow, workflow and identity for agents, Redis for identity",
+        "no request takes longer than four times its deadlines; what cannot be had is refused early with 503 or 504, "
+        "no more than 120 requests wait at once, nobody else notices, and all is well when it passes again",
+        ("7 links, once each", "20 times"),
+        network.network,
+    ),
+    Scenario(
+        "runner",
+        "`kill -9`, SIGTERM, and SIGSTOP for longer than its lease, of a runner at work, while another one works on",
+        "its tasks are done again elsewhere, each completed once, by its newest attempt",
+        ("once each", "20 times"),
+        runners.runner,
+    ),
+    Scenario(
+        "clock",
+        "the clock of one service five minutes fast, then slow (libfaketime)",
+        "no request fails; a new session is let in everywhere at once and shut out everywhere at once; no lease lost",
+        ("identity and agents", "all six services"),
+        clock.clock,
+    ),
+    Scenario(
+        "instances",
+        "two instances of every service: claims, relays, a revoked session, a removed member, WebSockets, rolling "
+        "restarts (SIGTERM), `kill -9` of one of two",
+        "exactly one relay a service; a revocation and a removal reach every process; a rolling restart fails no "
+        "request; a kill is answered as promised",
+        ("once a service", "20 times"),
+        instances.instances,
+    ),
+    Scenario(
+        "restore",
+        "`make backup`, further work, `make restore` of one database, `make rebuild`",
+        "costs, reservations and projections are those of before; everything the checker asks of any scenario",
+        ("billing", "billing, monitoring, vcs"),
+        restore.restore,
     ),
 )

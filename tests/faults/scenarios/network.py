@@ -12,37 +12,46 @@ from tests.faults import judge
 from tests.faults.proxy import Mode, Proxy
 from tests.faults.run import Case, Run
 from tests.faults.scenarios.processes import PROBES
+from tests.faults.tenant import PASSWORD, sign_in
 
-HELD_S = 6.0
+HELD_S = 4.0
 # What a request may take while something behind it is away: the longest wait of a request (3 s for the pool, 2 s for
 # an RPC, a claim's own wait of 2 s) times four.
 ANSWERED_IN_S = 20.0
 # 10 × a usual round trip of 5 ms under load, in each direction.
 SLOW_S = 0.05
+# What lies behind the proxy → the service that reaches it through it.
+USERS = {
+    "postgres": "workflow",
+    "nats": "workflow",
+    "billing": "workflow",
+    "workflow": "agents",
+    "identity": "agents",
+    "redis": "identity",
+}
+TRIED: tuple[tuple[str, Mode], ...] = (
+    ("nats", "black"),
+    ("redis", "black"),
+    ("billing", "black"),
+    ("identity", "black"),
+    ("workflow", "black"),
+    ("postgres", "slow"),
+    ("postgres", "black"),
+)
+PEERS = ("billing", "workflow", "identity")
 
 
 def network(run: Run) -> None:
-    """workflow behind proxies to everything it needs, agents behind one to workflow."""
+    """Each link of `USERS` through a proxy, slow and black in turn."""
     links = Links(run)
     try:
         links.lay()
-        for name, mode in (
-            ("nats", "slow"),
-            ("nats", "black"),
-            ("redis", "black"),
-            ("billing", "black"),
-            ("vcs", "black"),
-            ("postgres", "slow"),
-            ("postgres", "black"),
-            ("workflow", "slow"),
-            ("workflow", "black"),
-        ):
+        for name, mode in TRIED:
             for number in range(run.times):
                 again = f", time {number + 1}" if number else ""
-                who = "agents" if name == "workflow" else "workflow"
                 what = "10 times as slow" if mode == "slow" else "black"
-                with run.case(f"{name} is {what} for {who}{again}") as case:
-                    _hold(run, case, links, name, "slow" if mode == "slow" else "black")
+                with run.case(f"{name} is {what} for {USERS[name]}{again}") as case:
+                    _hold(run, case, links, name, mode)
     finally:
         links.clear()
 
@@ -58,29 +67,27 @@ class Links:
         """Start workflow and agents anew, behind the proxies."""
         stack = self.run.stack.stack
         plan = stack.plan
-        targets = {
-            **{name: plan.fixed(name) for name in ("postgres", "nats", "redis")},
-            **{name: plan.rpc(name) for name in ("billing", "vcs", "workflow")},
-        }
+        targets = {name: plan.rpc(name) if name in PEERS else plan.fixed(name) for name in USERS}
         self.proxies = {name: Proxy(port, SLOW_S).start() for name, port in targets.items()}
         secrets = stack.credentials
         database = stack.postgres.url("workflow", secrets.database("workflow"), "workflow")
-        redis = stack.redis().url(RedisUser("workflow", secrets.redis("workflow")))
-        rpc = stack.environments.rpc_targets()
-        through = {name: f"127.0.0.1:{self.proxies[name].port}" for name in ("billing", "vcs", "workflow")}
+        redis = stack.redis().url(RedisUser("identity", secrets.redis("identity")))
         self.run.stack.overlay(
             "workflow",
             {
                 "OMOIOS_DATABASE_URL_FILE": None,
                 "OMOIOS_DATABASE_URL": self._moved(database, "postgres"),
-                "OMOIOS_REDIS_URL_FILE": None,
-                "OMOIOS_REDIS_URL": self._moved(redis, "redis"),
                 "OMOIOS_NATS_URL": self._moved(stack.nats().url, "nats"),
-                "OMOIOS_RPC_TARGETS": json.dumps(rpc | {name: through[name] for name in ("billing", "vcs")}),
+                "OMOIOS_RPC_TARGETS": self._targets("billing"),
             },
         )
-        self.run.stack.overlay("agents", {"OMOIOS_RPC_TARGETS": json.dumps(rpc | {"workflow": through["workflow"]})})
+        self.run.stack.overlay("agents", {"OMOIOS_RPC_TARGETS": self._targets("workflow", "identity")})
+        self.run.stack.overlay(
+            "identity", {"OMOIOS_REDIS_URL_FILE": None, "OMOIOS_REDIS_URL": self._moved(redis, "redis")}
+        )
         self._restart()
+        # Redis is asked at sign-ins only.
+        self.run.load.call(sign_in(self.run.load.caller, self.run.load.tenants[0]))
         for name, proxy in self.proxies.items():
             assert proxy.connections, f"nothing goes through the proxy to {name}"
 
@@ -88,8 +95,8 @@ class Links:
         """Everything as before."""
         for proxy in self.proxies.values():
             proxy.set("pass")
-        self.run.stack.overlay("workflow", {})
-        self.run.stack.overlay("agents", {})
+        for service in set(USERS.values()):
+            self.run.stack.overlay(service, {})
         self._restart()
         for proxy in self.proxies.values():
             proxy.stop()
@@ -103,11 +110,15 @@ class Links:
             self.proxies[name].set("pass")
 
     def _restart(self) -> None:
-        for service in ("workflow", "agents"):
+        for service in sorted(set(USERS.values())):
             self.run.stack.client.restart(service)
         self.run.healthy(within_s=60)
         # Requests open the connections to peers.
-        self.run.steady(6.0)
+        self.run.steady(4.0)
+
+    def _targets(self, *names: str) -> str:
+        through = {name: f"127.0.0.1:{self.proxies[name].port}" for name in names}
+        return json.dumps(self.run.stack.stack.environments.rpc_targets() | through)
 
     def _moved(self, url: str, name: str) -> str:
         return url.replace(f":{self.proxies[name].target}", f":{self.proxies[name].port}")
@@ -117,6 +128,8 @@ def _hold(run: Run, case: Case, links: Links, name: str, mode: Mode) -> None:
     began = run.load.history.now()
     before = len(run.load.caller.open)
     with links.set(name, mode):
+        if name == "redis":
+            _sign_in_is_refused(run)
         time.sleep(HELD_S)
         waiting = len(run.load.caller.open)
     back = run.healthy()
@@ -129,3 +142,10 @@ def _hold(run: Run, case: Case, links: Links, name: str, mode: Mode) -> None:
     case.problems += judge.improper(requests)
     slow = [item for item in requests if item.took > ANSWERED_IN_S]
     case.problems += [f"{item.kind} took {item.took:.1f} s" for item in slow[:5]]
+
+
+def _sign_in_is_refused(run: Run) -> None:
+    """Sign-ins are counted in Redis, and fail closed without it: at once, and only they."""
+    body = {"email": run.load.tenants[0].email, "password": PASSWORD}
+    answer = run.load.call(run.load.caller.request("login.closed", "POST", "/auth/login", "", body))
+    assert answer.status == 503, f"a sign-in without Redis was answered {answer.status}"

@@ -8,7 +8,7 @@ from omoios_local.ports import SERVICES
 from tests.faults import judge
 from tests.faults.run import Case, Run
 
-FROZEN_S = 3.0
+FROZEN_S = 2.0
 PROBES = {name: f"probe.{name}" for name in SERVICES}
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from tests.faults import report
 from tests.faults.run import Case
 from tests.faults.scenarios import SCENARIOS
@@ -10,16 +14,25 @@ from tests.faults.scenarios import SCENARIOS
 def test_the_page_does_not_depend_on_timings() -> None:
     cases = [Case(scenario.name, f"a case of {scenario.name}") for scenario in SCENARIOS]
     slower = [Case(case.scenario, case.name, took_s=9.0, notes=["healthy after 8.9 s"]) for case in cases]
-    assert report.render(cases, long=False) == report.render(slower, long=False)
+    assert report.render(cases) == report.render(slower)
 
 
 def test_the_page_names_failures_and_what_was_left_out() -> None:
     name = SCENARIOS[0].name
     cases = [Case(name, "good"), Case(name, "bad", problems=["x"]), Case(name, "no tool", skipped="not installed")]
-    page = report.render(cases, long=False)
+    page = report.render(cases)
     assert "1 of 3 cases passed; failed: bad; skipped: no tool" in page
 
 
 def test_scenarios_are_named_once() -> None:
     names = [scenario.name for scenario in SCENARIOS]
     assert len(set(names)) == len(names)
+
+
+def test_a_page_needs_a_result_of_every_scenario(tmp_path: Path) -> None:
+    for scenario in SCENARIOS:
+        with pytest.raises(FileNotFoundError):
+            report.saved(tmp_path)
+        report.save(tmp_path, scenario.name, [Case(scenario.name, "good"), Case(scenario.name, "bad", ["x"])])
+    report.write(tmp_path, page := tmp_path / "page.md")
+    assert page.read_text().count("1 of 2 cases passed; failed: bad") == len(SCENARIOS)
