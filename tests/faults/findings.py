@@ -31,4 +31,11 @@ FINDINGS: tuple[Finding, ...] = (
         "`kill -9` of PostgreSQL just where a transaction begins was answered 500 instead of 503.",
         "The kit knows this failure of the driver, too.",
     ),
+    Finding(
+        "clock",
+        "Seen while the scenario was written: identity signed by its own clock, the others judged by theirs, and "
+        "revocations carry the database's. Five minutes fast, every new token was refused as one of the future and "
+        "outlived its revocation; five minutes slow, a new one was dead at once after a revocation.",
+        "Every process corrects its clock to the database's, once a second.",
+    ),
 )

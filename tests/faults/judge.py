@@ -9,7 +9,7 @@ from tests.faults.history import Request
 
 TRACES = ("Traceback", 'File "/', "sqlalchemy", "asyncpg.", "grpc._")
 UNAVAILABLE = (502, 503, 504)
-LATE_SHARE = 0.01
+LATE_SHARE = 0.05
 # A sandbox's token dies with its attempt, so these may find it dead when their lease ran out meanwhile.
 FENCED = ("sandbox.", "usage.", "task.complete")
 
