@@ -16,6 +16,9 @@ from omoios_local.runnable import PartSpec, StepSpec, closure, order
 from omoios_local.state import State
 
 ROTATE_EVERY_S = 10.0
+# The gateway asks an absent instance every 0.5 s whether it is back, a gRPC client tries it again within a second: only
+# then may the next instance of the part go.
+NOTICED_AFTER_S = 2.0
 # A part that failed this often in a row without becoming ready will not come up by waiting.
 HOPELESS_AFTER = 4
 
@@ -194,9 +197,11 @@ class Supervisor:
         return sent
 
     async def restart(self, name: str, instance: int | None = None, timeout_s: float = 60.0) -> list[dict[str, Any]]:
-        """End a part's processes one after the other and wait until each is ready again."""
+        """End a part's processes one after the other; each is ready, and its callers know, before the next ends."""
         found = self.find(name, instance)
-        for unit in found:
+        for position, unit in enumerate(found):
+            if position:
+                await asyncio.sleep(NOTICED_AFTER_S)
             before = unit.pid
             await unit.restart()
             deadline = time.monotonic() + timeout_s

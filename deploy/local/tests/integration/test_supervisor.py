@@ -16,7 +16,7 @@ from omoios_local.ports import PortClaim, PortsBusy
 from omoios_local.processes import ProcessTable
 from omoios_local.runnable import PartSpec, StepSpec
 from omoios_local.state import State
-from omoios_local.supervisor import Supervisor, UpFailed
+from omoios_local.supervisor import NOTICED_AFTER_S, Supervisor, UpFailed
 
 SERVER = """
 import http.server, signal, sys
@@ -185,6 +185,23 @@ async def test_children_of_a_killed_process_do_not_stay(supervise, tmp_path):
     supervisor.kill("web", signal.SIGKILL)
     await until(lambda: supervisor.describe()[0]["restarts"] == 1)
     await until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+async def test_the_next_instance_is_restarted_only_when_callers_have_noticed_the_one_before(supervise, tmp_path):
+    programs = [Program(SERVER, tmp_path), Program(SERVER, tmp_path)]
+    spec = PartSpec(
+        "web",
+        lambda number: programs[number - 1],
+        (),
+        lambda number: [PortClaim(programs[number - 1].port, "web")],
+        instances=2,
+        scalable=True,
+    )
+    supervisor = supervise(spec)
+    await supervisor.up()
+    await supervisor.restart("web")
+    first, second = (program.starts[-1] for program in programs)
+    assert second - first >= NOTICED_AFTER_S
 
 
 async def test_restart_waits_until_the_new_process_is_ready(supervise, tmp_path):
