@@ -38,4 +38,10 @@ FINDINGS: tuple[Finding, ...] = (
         "outlived its revocation; five minutes slow, a new one was dead at once after a revocation.",
         "Every process corrects its clock to the database's, once a second.",
     ),
+    Finding(
+        "instances",
+        "`make restart` of a part with two instances ended the second before the gateway had noticed that the first was "
+        "back: a few requests were answered 502.",
+        "The next instance waits until callers have had time to notice the one before.",
+    ),
 )

@@ -38,18 +38,24 @@ def improper(requests: Iterable[Request], *, lost_allowed: bool = False) -> list
     return [f"{text} ({number}×)" for text, number in found.most_common(8)]
 
 
-def failed(requests: Iterable[Request], kinds: Sequence[str]) -> list[str]:
+def failed(requests: Iterable[Request], kinds: Sequence[str], *, late_before: float = 0.0) -> list[str]:
     """Requests of these kinds that were not answered with a success or a refusal.
 
     A 504 tells of a deadline of two seconds that a busy machine passes by itself: it counts where it is no exception.
+    `late_before`: the share of late answers while nothing was broken, of which three times as many are borne.
     """
     ours = [item for item in requests if item.kind in kinds]
     bad = [item for item in ours if item.status in (0, 429) or item.status >= 500]
-    late = [item for item in bad if item.status == 504]
-    if len(late) <= LATE_SHARE * len(ours):
+    if late_share(ours) <= max(LATE_SHARE, 3 * late_before):
         bad = [item for item in bad if item.status != 504]
     found = Counter(f"{item.kind}: {item.status} {item.body[:160]}" for item in bad)
     return [f"{text} ({number}×)" for text, number in found.most_common(8)]
+
+
+def late_share(requests: Iterable[Request]) -> float:
+    """Share of the requests whose deadline was over before they were answered."""
+    statuses = [item.status for item in requests]
+    return statuses.count(504) / len(statuses) if statuses else 0.0
 
 
 def back_at(requests: Sequence[Request], kind: str, since: float, in_a_row: int = 3) -> float | None:

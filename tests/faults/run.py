@@ -25,6 +25,7 @@ from tests.faults.stack import FaultStack, eventually
 RECOVERY_S = 20.0
 STARTS = 3
 REST_S = 240.0
+LOOK_BACK_S = 15.0
 # A short run ends within ten minutes: what it has not begun by then is skipped, and said to be.
 SHORT_RUN_S = 520.0
 
@@ -88,6 +89,13 @@ class Run:
     def since(self, moment: float) -> list[Request]:
         """Requests that began at or after a moment of the history."""
         return [item for item in self.load.history.requests if item.at >= moment]
+
+    def failures(self, began: float) -> list[str]:
+        """Requests since then that failed, of whatever kind, but for answers as late as they were before."""
+        before = [item for item in self.load.history.requests if began - LOOK_BACK_S <= item.at < began]
+        requests = self.since(began)
+        kinds = sorted({item.kind for item in requests})
+        return judge.failed(requests, kinds, late_before=judge.late_share(before))
 
     def healthy(self, services: tuple[str, ...] = SERVICES, within_s: float | None = None) -> float:
         """Wait until every service answers three probes in a row; seconds that the slowest took from now."""

@@ -58,9 +58,8 @@ def _kill_in_flight(run: Run, case: Case) -> None:
 
 def _nothing_failed(run: Run, case: Case, began: float) -> None:
     """NATS is no part of any request."""
-    requests = run.since(began)
-    case.problems += judge.failed(requests, sorted({item.kind for item in requests}))
-    case.problems += judge.improper(requests)
+    case.problems += run.failures(began)
+    case.problems += judge.improper(run.since(began))
 
 
 def _drains(run: Run, case: Case, waiting: int) -> None:

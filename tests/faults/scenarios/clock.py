@@ -45,9 +45,8 @@ def _wrong(run: Run, case: Case, service: str, minutes: int, library: str) -> No
     revoked_everywhere(run, len(SERVICES))
     time.sleep(WRONG_S)
     assert _completed(run) > before, "no task was completed meanwhile"
-    requests = run.since(began)
-    case.problems += judge.failed(requests, sorted({item.kind for item in requests}))
-    case.problems += judge.improper(requests)
+    case.problems += run.failures(began)
+    case.problems += judge.improper(run.since(began))
     claims = [
         claim
         for item in of_kind(run.load.history.operations, "task.claim")

@@ -46,7 +46,7 @@ def instances(run: Run) -> None:
                 began = run.load.history.now()
                 run.stack.client.restart(service)
                 run.healthy()
-                case.problems += _failures(run, began)
+                case.problems += run.failures(began)
         for service in SERVICES:
             with run.case(f"kill -9 of one of two instances of {service}{again}") as case:
                 began = run.load.history.now()
@@ -55,12 +55,6 @@ def instances(run: Run) -> None:
                 eventually(lambda name=service: run.stack.ready(name), f"{service} is whole again", 60)
                 case.problems += judge.improper(run.since(began))
                 eventually(lambda name=service: _relays(run, name) == 1, f"{service} has one relay again", 30)
-
-
-def _failures(run: Run, began: float) -> list[str]:
-    """Requests that failed, of whatever kind: a planned restart must not be felt."""
-    requests = run.since(began)
-    return judge.failed(requests, sorted({item.kind for item in requests}))
 
 
 def _relays(run: Run, service: str) -> int:

@@ -40,6 +40,7 @@ def test_a_late_answer_counts_where_it_is_no_exception() -> None:
     late = replace(GOOD, status=504)
     assert judge.failed([*well, late], ["probe.workflow"]) == []
     assert judge.failed([*well[:9], late], ["probe.workflow"]) != []
+    assert judge.failed([*well[:9], late], ["probe.workflow"], late_before=0.05) == []
 
 
 def test_back_means_so_many_successes_in_a_row_up_to_now() -> None:
