@@ -40,8 +40,8 @@ FINDINGS: tuple[Finding, ...] = (
     ),
     Finding(
         "instances",
-        "`make restart` of a part with two instances ended the second before the gateway had noticed that the first was "
-        "back: a few requests were answered 502.",
+        "`make restart` of a part with two instances ended the second before the gateway had noticed that the first "
+        "was back: a few requests were answered 502.",
         "The next instance waits until callers have had time to notice the one before.",
     ),
 )
