@@ -145,7 +145,9 @@ class Load:
 
     async def _write(self, tenant: Tenant, rng: random.Random) -> None:
         choice = rng.random()
-        if choice < 0.35:
+        if tenant.backlogged:
+            await self._move(tenant, rng)
+        elif choice < 0.35:
             await self._ticket(tenant, rng)
         elif choice < 0.6:
             await self._task(tenant, rng)
@@ -202,6 +204,8 @@ class Load:
                 ticket["status"] = now.document["status"]
 
     async def _execute(self, tenant: Tenant, rng: random.Random) -> None:
+        if tenant.backlogged:
+            return
         identity = self.history.next_id()
         body = {"project_id": tenant.project_id, "engine": "plan", "plan": plan(identity)}
         operation = self.history.begin("spec.create", tenant.name, {"title": f"{identity} spec"}, identity)

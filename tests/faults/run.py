@@ -14,7 +14,7 @@ from typing import Any
 
 from omoios_local.ports import SERVICES
 from tests.faults import judge
-from tests.faults.checker import check, not_logged
+from tests.faults.checker import ENDED_EXECUTIONS, OPEN_RESERVATIONS, check, not_logged
 from tests.faults.history import Request
 from tests.faults.load import Load
 from tests.faults.observation import Observation, observe_stack
@@ -115,31 +115,25 @@ class Run:
         time.sleep(seconds)
 
     def rest(self, within_s: float = REST_S) -> Observation:
-        """Hold the writers, wait until nothing moves, and read everything; the load stays paused."""
+        """Hold the writers, wait until nothing moves, and read everything; the load stays paused.
+
+        Raises AssertionError with what still moves: of a stack at work nothing can be said.
+        """
         self.load.pause()
-        seen: list[Observation] = []
-
-        def quiet() -> bool:
-            try:
-                found = asyncio.run(observe_stack(self.stack.stack))
-            except Exception:
-                return False
-            seen[:] = [found]
-            open_tasks = any(row["status"] in ("assigned", "running") for row in found.table("tasks"))
-            left = any(not row["published"] for rows in found.outbox.values() for row in rows)
-            working = any(row["state"] not in ("completed", "failed", "cancelled") for row in found.table("executions"))
-            open_reservations = any(row["state"] in ("held", "confirmed") for row in found.table("reservations"))
-            return not (open_tasks or left or working or open_reservations or found.lag or not_logged(found))
-
         deadline = time.monotonic() + within_s
         # The replicas follow events that are applied after the last acknowledgement was counted: two quiet looks.
-        calm = 0
-        while calm < 2 and time.monotonic() < deadline:
-            calm = calm + 1 if quiet() else 0
+        calm, moving = 0, ["nothing was read"]
+        while True:
+            try:
+                seen = asyncio.run(observe_stack(self.stack.stack))
+                moving = _moving(seen)
+            except Exception as error:
+                moving = [f"{type(error).__name__}: {error}"]
+            calm = 0 if moving else calm + 1
+            if calm == 2:
+                return seen
+            assert time.monotonic() < deadline, f"not at rest within {within_s:g} s: {', '.join(moving)}"
             time.sleep(0.5)
-        if not seen:
-            seen.append(asyncio.run(observe_stack(self.stack.stack)))
-        return seen[0]
 
     def verify(self) -> None:
         """The checker's case of this scenario: come to rest, read, check, and let the load go on."""
@@ -180,3 +174,16 @@ def say(case: Case) -> None:
     print(f"  {mark:<5} {case.name} ({case.took_s:.1f} s){notes}", flush=True)
     for problem in case.problems:
         print(f"        {problem}", flush=True)
+
+
+def _moving(seen: Observation) -> list[str]:
+    """What goes on, as counts."""
+    counts = {
+        "tasks at work": sum(row["status"] in ("assigned", "running") for row in seen.table("tasks")),
+        "executions": sum(row["state"] not in ENDED_EXECUTIONS for row in seen.table("executions")),
+        "open reservations": sum(row["state"] in OPEN_RESERVATIONS for row in seen.table("reservations")),
+        "unpublished events": sum(not row["published"] for rows in seen.outbox.values() for row in rows),
+        "durables that lag": len(seen.lag),
+        "events not yet logged": len(not_logged(seen)),
+    }
+    return [f"{number} {what}" for what, number in counts.items() if number]

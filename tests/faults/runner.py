@@ -35,6 +35,8 @@ class FakeRunner:
                 await asyncio.sleep(self._rng.uniform(0.2, 0.6))
                 if len(self._work) < AT_ONCE:
                     await self._claim()
+                else:
+                    self._tenant.backlogged = True
         finally:
             beats.cancel()
             for task in list(self._work):
@@ -65,6 +67,7 @@ class FakeRunner:
             await asyncio.sleep(0.5)
             return
         claims = answer.document["claims"]
+        tenant.backlogged = len(claims) == CLAIM_MAX
         operation.answer = {
             "claims": [
                 {"task": item["task"]["id"], "attempt": item["attempt"], "sandbox": item["sandbox"]["id"]}

@@ -34,6 +34,8 @@ class Tenant:
     agent_token: str = ""
     tickets: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=60))
     """`{"id", "status"}` of tickets that were acknowledged; the status as last heard."""
+    backlogged: bool = False
+    """Whether more tasks wait than the fake runner takes; then nothing is made that brings new ones."""
     last_sequence: int | None = None
     """The number of the last frame that the reader of the WebSocket saw."""
 
