@@ -294,7 +294,8 @@ class QueueService:
             raise EXECUTION_ENDED()
         old_status = task.status
         reset(task, now)
-        await tx.session.flush()
+        # What is above may have been lost while this task had ended.
+        await self._weigh(tx, task)
         freed = await store.free_dependents(tx, [task.id], Hold.DEPENDENCY_FAILED)
         task = (await store.lock_many(tx, [task.id]))[0]
         events.task_requeued(tx, task, old_status, "", "", task.attempt, "retried")
@@ -357,12 +358,22 @@ class QueueService:
         return task, list(now_on)
 
     async def _recount(self, tx: Tx, task: Task, depends_on: dict[str, bool]) -> None:
-        parents = await store.get_many(tx, list(depends_on))
-        lost = any(rules.dependency_lost(parent.status, parent.merge_state) for parent in parents)
-        held = any(parent.holds & Hold.DEPENDENCY_FAILED for parent in parents)
         task.unmet_dependencies = sum(1 for met in depends_on.values() if not met)
-        task.holds = task.holds | Hold.DEPENDENCY_FAILED if lost or held else task.holds & ~Hold.DEPENDENCY_FAILED
+        was_held = bool(task.holds & Hold.DEPENDENCY_FAILED)
+        is_held = await self._weigh(tx, task)
+        # What is below this task stands and falls with it.
+        if is_held and not was_held:
+            await self.hold_dependents(tx, [task.id])
+        elif was_held and not is_held:
+            await store.free_dependents(tx, [task.id], Hold.DEPENDENCY_FAILED)
+
+    async def _weigh(self, tx: Tx, task: Task) -> bool:
+        """Hold a locked task exactly if something above it is lost; returns whether."""
         await tx.session.flush()
+        held = bool(await store.lost_above(tx, [task.id]))
+        task.holds = task.holds | Hold.DEPENDENCY_FAILED if held else task.holds & ~Hold.DEPENDENCY_FAILED
+        await tx.session.flush()
+        return held
 
 
 def end(task: Task, status: str, now: datetime) -> None:

@@ -267,13 +267,19 @@ async def hold_dependents(tx: Tx, ids: Sequence[str], hold: Hold) -> list[str]:
     return [row["id"] for row in await connection.fetch(_HOLD_DEPENDENTS, list(ids), int(hold))]
 
 
+async def lost_above(tx: Tx, ids: Sequence[str]) -> list[str]:
+    """What these tasks wait for, directly or not, and that never comes unless someone acts."""
+    connection = await tx.connection()
+    return [row["id"] for row in await connection.fetch(_LOST_ABOVE, list(ids))]
+
+
 async def free_dependents(tx: Tx, ids: Sequence[str], hold: Hold) -> list[str]:
     """Clear a hold on everything below these tasks; set it again below those that are still lost."""
     connection = await tx.connection()
     freed = [row["id"] for row in await connection.fetch(_FREE_DEPENDENTS, list(ids), int(hold))]
     if not freed:
         return []
-    lost = [row["id"] for row in await connection.fetch(_LOST_ABOVE, freed)]
+    lost = await lost_above(tx, freed)
     if lost:
         await connection.fetch(_HOLD_DEPENDENTS, lost, int(hold))
     return freed
