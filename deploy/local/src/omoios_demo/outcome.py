@@ -73,9 +73,11 @@ def _merged(api: Api, done: Done) -> list[Merged]:
     url = f"{api.url}/api/v1/git/{done.project['id']}.git"
     # A call that renews the token first, so that git has one that lasts.
     api.get("/auth/me")
-    repositories.fetch_merged(done.repository, url, branch, api.token or "")
     where = f"--git-dir={done.repository.path}"
-    base = str(done.project["head_sha"])
+    # An earlier run may have pushed the branch: its commits are the repository's own, not this execution's.
+    known = repositories.git(where, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}").strip()
+    repositories.fetch_merged(done.repository, url, branch, api.token or "")
+    base = known or str(done.project["head_sha"])
     log = repositories.git(where, "log", "--first-parent", "--reverse", "--format=%H %P", f"{base}..{branch}")
     tickets = {ticket["id"]: ticket["title"] for column in _columns(api, done) for ticket in column["tickets"]}
     found = []
