@@ -17,7 +17,7 @@ help: ## Print this help
 		/^[a-z][a-z0-9-]*:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 ##@ The product
-.PHONY: install demo up down reset status logs restart kill admin
+.PHONY: install demo up down reset status logs restart kill admin compose-secrets
 install: ## Make .venv from the hashed locks (done by every other target when needed)
 	@tools/install.sh
 
@@ -48,6 +48,9 @@ kill: install ## Send a part a signal; the supervisor starts it again: part=work
 admin: install ## Make a platform super admin: email=you@example.com
 	@$(LOCAL) admin '$(email)' $(args)
 
+compose-secrets: install ## For docker compose: a secret per part in .compose-secrets, made once
+	@$(RUN) -m omoios_local.compose_secrets
+
 ##@ Development
 .PHONY: test faults check fmt e2e bench coverage
 test: install ## All tests: unit, integration, gateway, contract, end to end (phase=unit k=outbox)
@@ -73,7 +76,7 @@ coverage: install ## Operations of the public contract: served, pending, missing
 	@$(RUN) -m tools.coverage
 
 ##@ Generated files
-.PHONY: proto proto-check openapi topology lock
+.PHONY: proto proto-check openapi topology dockerfiles lock
 proto: install ## Generate libs/contracts from proto/
 	@$(RUN) -m tools.proto write
 
@@ -85,6 +88,9 @@ openapi: install ## Write the merged OpenAPI document
 
 topology: install ## Write deploy/nats/topology.yaml from what the services say
 	@$(RUN) -m servicekit.events.topology write
+
+dockerfiles: install ## Write the Dockerfiles from their pattern
+	@$(RUN) -m tools.dockerfiles write
 
 lock: install ## Resolve requirements/*.in anew; upgrade=1 takes the newest versions
 	@cd requirements && $(UV_COMPILE) $(if $(upgrade),--upgrade) bootstrap.in -o bootstrap.lock

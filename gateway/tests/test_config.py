@@ -10,7 +10,7 @@ import yaml
 
 from gateway_edge.pending import Operation
 from gateway_edge.routes import OWNERS, SERVICES, load
-from gateway_edge.traefik_config import DEFAULT_PORTS, Options, main, render
+from gateway_edge.traefik_config import DEFAULT_PORTS, Options, render
 
 
 def rendered(directory: Path, **arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -95,20 +95,6 @@ def test_pending_operations_are_one_router_per_rule(tmp_path: Path, operations: 
     weakest = min(router["priority"] for router in routers.values())
     public = {name: router for name, router in http["routers"].items() if "entryPoints" not in router}
     assert all(router["priority"] < weakest for name, router in public.items() if name not in (*routers, "too-large"))
-
-
-def test_compose_reaches_services_by_name(tmp_path: Path) -> None:
-    arguments = ["--compose", "--environment", "production", "--dynamic-at", "/etc/traefik/dynamic"]
-    assert main([str(tmp_path), *arguments]) == 0
-    static = yaml.safe_load((tmp_path / "traefik.yml").read_text())
-    http = yaml.safe_load((tmp_path / "dynamic" / "gateway.yml").read_text())["http"]
-    assert static["entryPoints"]["web"]["address"] == ":18000"
-    assert static["providers"]["file"]["directory"] == "/etc/traefik/dynamic"
-    for owner in OWNERS:
-        service = "edge" if owner == "edge" else f"{owner}-instances"
-        [server] = http["services"][service]["loadBalancer"]["servers"]
-        assert server["url"] == f"http://{owner}:{DEFAULT_PORTS[owner]}"
-    assert http["middlewares"]["bucket-auth-credentials"]["rateLimit"]["average"] == 30
 
 
 def test_unknown_or_missing_services_are_refused(tmp_path: Path) -> None:

@@ -1,13 +1,11 @@
 """Traefik's configuration, rendered from ``gateway/routes.yaml`` for wherever the services listen.
 
-``python -m gateway_edge.traefik_config DIRECTORY --compose`` writes the configuration of the container path.
+The embedded stack renders it for its own ports; `gateway_edge.following` for instances that DNS names.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +48,8 @@ class Options:
 
     ``listen``: address of the entry point without its port. ``rate_limits``: ``loose`` or ``contract``.
     ``trusted_proxies``: networks in front of the gateway whose X-Forwarded-* is believed. ``access_log``: a file;
-    None writes to standard output, the empty string turns it off. ``metrics_port``: Prometheus metrics on loopback.
+    None writes to standard output, the empty string turns it off. ``metrics_port``: Prometheus metrics and ``/ping``,
+    on ``metrics_host``.
     ``cors_origins``: origins that may read a 429 of the gateway itself; everything else is answered by the services.
     """
 
@@ -169,6 +168,7 @@ def static_config(port: int, limits_port: int, dynamic: Path, options: Options) 
     if options.metrics_port is not None:
         address = f"{options.metrics_host}:{options.metrics_port}"
         config["entryPoints"]["metrics"] = {"address": address, "http": {"aliasHeadersStrategy": "delete"}}
+        config["ping"]["entryPoint"] = "metrics"
         config["metrics"] = {"prometheus": {"entryPoint": "metrics", "addRoutersLabels": True}}
     return config
 
@@ -195,7 +195,7 @@ def dynamic_config(
     """The part that Traefik follows while it runs: routers, middlewares, services."""
     return {
         "http": {
-            "routers": routers(routes, environment, not_built, built) | limit_routers(routes),
+            "routers": routers(routes, environment, not_built, built) | limit_routers(routes) | _ping_router(options),
             "middlewares": middlewares(routes, options, limits_port),
             "services": services(addresses),
             "serversTransports": {
@@ -208,6 +208,13 @@ def dynamic_config(
             },
         }
     }
+
+
+def _ping_router(options: Options) -> dict[str, Any]:
+    """What `traefik healthcheck` asks; routed by hand, for `ping` is the limits' service as well."""
+    if options.metrics_port is None:
+        return {}
+    return {"ping": {"rule": "Path(`/ping`)", "entryPoints": ["metrics"], "service": "ping@internal"}}
 
 
 def middlewares(routes: Routes, options: Options, limits_port: int) -> dict[str, Any]:
@@ -287,36 +294,3 @@ def _write(path: Path, config: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes a configuration: for local processes, or with ``--compose`` for services reached by their DNS names."""
-    parser = argparse.ArgumentParser(prog="python -m gateway_edge.traefik_config", description=main.__doc__)
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--compose", action="store_true", help="services by name, entry point on all interfaces")
-    parser.add_argument("--environment", default="local", choices=("local", "test", "production"))
-    parser.add_argument("--rate-limits", default=None, choices=("loose", "contract"))
-    parser.add_argument("--trusted-proxy", action="append", default=[], metavar="NETWORK")
-    parser.add_argument("--cors-origin", action="append", default=[], metavar="ORIGIN")
-    parser.add_argument("--dynamic-at", metavar="PATH", help="where the dynamic directory lies for Traefik")
-    given = parser.parse_args(arguments)
-    options = Options(
-        listen="" if given.compose else "127.0.0.1",
-        rate_limits=given.rate_limits or ("contract" if given.environment == "production" else "loose"),
-        trusted_proxies=tuple(given.trusted_proxy),
-        cors_origins=tuple(given.cors_origin) or Options.cors_origins,
-        metrics_port=18008 if given.compose else None,
-        metrics_host="" if given.compose else "127.0.0.1",
-    )
-    names = {owner: [f"{owner}:{DEFAULT_PORTS[owner]}"] for owner in OWNERS} if given.compose else None
-    static = render(DEFAULT_PORTS, given.directory, environment=given.environment, instances=names, options=options)
-    if given.dynamic_at:
-        config = yaml.safe_load(static.read_text(encoding="utf-8"))
-        config["providers"]["file"]["directory"] = given.dynamic_at
-        _write(static, config)
-    sys.stdout.write(f"{static}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

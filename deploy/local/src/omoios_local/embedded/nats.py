@@ -18,6 +18,7 @@ from omoios_local.embedded.process import (
 )
 
 MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
+MAX_STORE_BYTES = 20 * 1024**3
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,35 @@ def service_user(name: str, password: str, services: Sequence[str]) -> NatsUser:
     return NatsUser(name, password, publish, subscribe)
 
 
+def server_config(
+    *,
+    store: str,
+    listen: str,
+    http: str | None,
+    users: Sequence[NatsUser],
+    sync_always: bool = True,
+    max_store_bytes: int = MAX_STORE_BYTES,
+) -> str:
+    """A NATS configuration; values are JSON, which NATS's own format contains.
+
+    ``listen``, ``http``: `host:port` of clients and of the unauthenticated statistics. ``store``: JetStream's folder.
+    """
+    jetstream: dict[str, object] = {"store_dir": store, "max_file_store": max_store_bytes}
+    if sync_always:
+        jetstream["sync_interval"] = "always"
+    settings: dict[str, object] = {
+        "server_name": "omoios-local",
+        "listen": listen,
+        "max_payload": MAX_PAYLOAD_BYTES,
+        "jetstream": jetstream,
+    }
+    if http is not None:
+        settings["http"] = http
+    if users:
+        settings["authorization"] = {"users": [_user(user) for user in users]}
+    return "".join(f"{name}: {json.dumps(value, indent=1)}\n" for name, value in settings.items())
+
+
 class EmbeddedNats(EmbeddedPart):
     """One NATS server below `directory`. Without `users` it is open to every local client (tests).
 
@@ -71,7 +101,7 @@ class EmbeddedNats(EmbeddedPart):
         users: Sequence[NatsUser] = (),
         monitoring_port: int | None = None,
         sync_always: bool = True,
-        max_store_bytes: int = 20 * 1024**3,
+        max_store_bytes: int = MAX_STORE_BYTES,
     ) -> None:
         super().__init__(directory, port)
         self.users = tuple(users)
@@ -92,24 +122,16 @@ class EmbeddedNats(EmbeddedPart):
         write_private(self.config_file, self.config())
 
     def config(self) -> str:
-        """The configuration file's text; values are JSON, which NATS's own format contains."""
-        jetstream: dict[str, object] = {
-            "store_dir": str(self.directory / "data"),
-            "max_file_store": self.max_store_bytes,
-        }
-        if self.sync_always:
-            jetstream["sync_interval"] = "always"
-        settings: dict[str, object] = {
-            "server_name": "omoios-local",
-            "listen": f"{LOOPBACK}:{self.port}",
-            "max_payload": MAX_PAYLOAD_BYTES,
-            "jetstream": jetstream,
-        }
-        if self.monitoring_port is not None:
-            settings["http"] = f"{LOOPBACK}:{self.monitoring_port}"
-        if self.users:
-            settings["authorization"] = {"users": [_user(user) for user in self.users]}
-        return "".join(f"{name}: {json.dumps(value, indent=1)}\n" for name, value in settings.items())
+        """The configuration file's text."""
+        http = None if self.monitoring_port is None else f"{LOOPBACK}:{self.monitoring_port}"
+        return server_config(
+            store=str(self.directory / "data"),
+            listen=f"{LOOPBACK}:{self.port}",
+            http=http,
+            users=self.users,
+            sync_always=self.sync_always,
+            max_store_bytes=self.max_store_bytes,
+        )
 
     def command(self) -> Command:
         return Command((str(program("nats-server")), "-c", str(self.config_file)), base_environment(), self.directory)

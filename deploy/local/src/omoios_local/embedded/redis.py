@@ -39,6 +39,11 @@ class RedisUser:
         return f"user {self.name} on #{digest} resetkeys ~{self.name}:* resetchannels &{self.name}:* {commands}"
 
 
+def acl(users: Sequence[RedisUser]) -> str:
+    """The text of an ACL file by which nobody but these users can do anything."""
+    return "\n".join(["user default off", *(user.rule() for user in users)]) + "\n"
+
+
 class EmbeddedRedis(EmbeddedPart):
     """One Redis server below `directory`. Without `users` it is open to every local client (tests)."""
 
@@ -63,8 +68,7 @@ class EmbeddedRedis(EmbeddedPart):
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         text = CONFIG.format(host=LOOPBACK, port=self.port, directory=self.directory, max_memory=self.max_memory)
         if self.users:
-            rules = ["user default off", *(user.rule() for user in self.users)]
-            write_private(self.directory / "users.acl", "\n".join(rules) + "\n")
+            write_private(self.directory / "users.acl", acl(self.users))
             text += f"aclfile {self.directory / 'users.acl'}\n"
         write_private(self.config_file, text)
 

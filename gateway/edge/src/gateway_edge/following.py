@@ -1,0 +1,113 @@
+"""``python -m gateway_edge.following DIRECTORY``: keeps Traefik's configuration true to the instances that DNS names.
+
+Where services are reached by a name with one address per instance (Compose, a headless Kubernetes service), Traefik
+alone would dial the name: one server for the health check, connections that stay where they first went. This process
+asks DNS every second and rewrites the dynamic file when a service's addresses change, so that each instance is a server
+of its own, with its own health check, and new ones get requests at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from gateway_edge.recent import STAMP
+from gateway_edge.routes import OWNERS
+from gateway_edge.settings import Settings
+from gateway_edge.traefik_config import DEFAULT_PORTS, Options, render
+from servicekit.logging import configure, get_logger
+
+POLL_S = 1.0
+
+_log = get_logger(__name__)
+
+Lookup = Callable[[str, int], list[str] | None]
+
+
+def addresses(host: str, port: int) -> list[str] | None:
+    """``host:port`` of every instance behind a name, sorted; empty when there is none, None when DNS did not say."""
+    try:
+        found = socket.getaddrinfo(host, port, family=socket.AF_INET, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        return [] if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA) else None
+    return sorted({f"{address[4][0]}:{port}" for address in found})
+
+
+class Follower:
+    """Knows what was written last. ``hosts``: service → DNS name; the service's own name by default."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        environment: str = "local",
+        options: Options | None = None,
+        hosts: Mapping[str, str] | None = None,
+        lookup: Lookup = addresses,
+    ) -> None:
+        self._directory = directory
+        self._environment = environment
+        self._options = options
+        self._hosts = {owner: owner for owner in OWNERS} | dict(hosts or {})
+        self._lookup = lookup
+        self._written: dict[str, list[str]] | None = None
+
+    def look(self) -> bool:
+        """Asks DNS once; whether the configuration was written anew.
+
+        A name that cannot be resolved for the moment keeps the instances that it had: their health checks tell Traefik
+        what is gone, and a failing resolver must not empty a working gateway.
+        """
+        known = self._written or {}
+        instances = {}
+        for owner in OWNERS:
+            found = self._lookup(self._hosts[owner], DEFAULT_PORTS[owner])
+            instances[owner] = known.get(owner, []) if found is None else found
+        changed = instances != self._written
+        if changed:
+            render(
+                DEFAULT_PORTS,
+                self._directory,
+                environment=self._environment,
+                instances=instances,
+                options=self._options,
+            )
+            _log.info("instances", **{owner: len(found) for owner, found in instances.items()})
+            self._written = instances
+        (self._directory / STAMP).touch()
+        return changed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Follows until SIGTERM. Settings come from the edge's environment."""
+    parser = argparse.ArgumentParser(prog="python -m gateway_edge.following", description=main.__doc__)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--trusted-proxy", action="append", default=[], metavar="NETWORK")
+    given = parser.parse_args(arguments)
+    settings = Settings()
+    configure(settings, "gateway-config")
+    options = Options(
+        listen="",
+        rate_limits=settings.rate_limits,
+        trusted_proxies=tuple(given.trusted_proxy),
+        cors_origins=tuple(settings.cors_origins),
+        metrics_port=18008,
+        metrics_host="",
+    )
+    follower = Follower(given.directory, environment=settings.env, options=options)
+    stopping = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stopping.set())
+    while True:
+        follower.look()
+        if stopping.wait(POLL_S):
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
