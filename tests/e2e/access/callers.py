@@ -16,7 +16,7 @@ from typing import Any
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from identity_service.credentials.rules import Envelope
+from identity_service.envelope.rules import Envelope
 from servicekit.auth import Access, PrincipalType
 from servicekit.auth.permissions import AGENT_PERMISSIONS, SANDBOX_PERMISSIONS, permission_granted
 from servicekit.ids import new_id
@@ -188,18 +188,18 @@ ANSWERED = "2xx"
 def expected(caller: str, access: Access, recipe: Recipe) -> str | int:
     """What the caller must be answered: a status, or `2xx`."""
     if access.public:
-        return ANSWERED
+        return recipe.answered or ANSWERED
     if caller in NO_CREDENTIAL:
         return 401
     kind = KINDS[caller]
     if kind not in access.principals:
         return 403
     if access.platform:
-        return ANSWERED if caller == "super_admin" else 403
-    if recipe.scope is Scope.ONESELF:
-        return ANSWERED
+        return recipe.answered or ANSWERED if caller == "super_admin" else 403
+    if recipe.scope is Scope.ONESELF or caller == recipe.by:
+        return recipe.answered or ANSWERED
     if recipe.scope is Scope.PERSON:
-        return ANSWERED if caller in ("owner", "key", "narrow_key", "super_admin") else 404
+        return recipe.foreign
     permission = access.permission or ""
     if caller == "narrow_key":
         return 403

@@ -19,7 +19,7 @@ class Scope(StrEnum):
     LISTS = "lists"
     """Whatever the caller may see: everybody who may call it is answered, from his own organizations."""
     PERSON = "person"
-    """A row of one person: 404 for everybody else, whatever his role."""
+    """A row of one person (`by`): nothing to everybody else, whatever his role."""
     ONESELF = "oneself"
     """The caller himself, or nothing that belongs to anybody: everybody who may call it is answered."""
 
@@ -33,7 +33,8 @@ class Recipe:
     name of `callers.py`. `machines`: who of `agent`, `sandbox` and `other_sandbox` is answered where the access table
     admits his kind; those not named there must get 404. `alone`: of all who may call it only `by` does, because it
     changes the caller himself. `streams`: the answer has no end, only its head is read. `nothing`: what a search
-    answers to somebody who belongs to no organization.
+    answers to somebody who belongs to no organization. `answered`: what who may is answered where it cannot be 2xx
+    on the stack of the tests. `foreign`: what a row of one person is to others.
     """
 
     path: Mapping[str, str] = field(default_factory=dict)
@@ -46,6 +47,8 @@ class Recipe:
     alone: bool = False
     streams: bool = False
     nothing: int | None = None
+    answered: int | None = None
+    foreign: int = 404
 
 
 def places(value: Any) -> set[str]:

@@ -6,9 +6,12 @@ A maker gives the rows of the names it is registered under; asked again it makes
 from __future__ import annotations
 
 import itertools
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from email import message_from_bytes
+from email.policy import default as default_policy
 from typing import Any
 
 from tests.e2e.access.callers import Cast
@@ -20,6 +23,7 @@ MAKERS: dict[str, Maker] = {}
 FLEETING: set[Maker] = set()
 """Makers of rows that soon end by themselves, such as a sandbox whose lease runs out."""
 BEAT_S = 2.0
+INVITATION_TOKEN = re.compile(r"omi_[A-Za-z0-9_-]{43}")
 _NUMBERS = itertools.count(1)
 
 PLAN = """# Plan {number}
@@ -127,6 +131,17 @@ class Rooms:
         return str(self.owner.get("/tasks", ticket_id=ticket)[0]["id"])
 
 
+def mailed(rooms: Rooms, address: str, wanted: re.Pattern[str]) -> str | None:
+    """What a mail to this address holds; None while none has come."""
+    for file in sorted(rooms.cast.world.client.state.mail.glob("*.eml"), reverse=True):
+        message = message_from_bytes(file.read_bytes(), policy=default_policy)
+        text = message.get_body(("plain",)) if message["X-Envelope-To"] == address else None
+        found = wanted.search(text.get_content()) if text is not None else None
+        if found:
+            return found[0]
+    return None
+
+
 def new_agent(rooms: Rooms, organization: str | None = None) -> tuple[str, str]:
     """(id, token) of a new agent."""
     person = rooms.owner if organization is None else rooms.cast.other.owner
@@ -210,6 +225,48 @@ def leaver(rooms: Rooms) -> Rows:
         "leaver_token": person.token,
         "leaver_refresh_token": person.refresh_token,
     }
+
+
+@makes("spare_member_id", "spare_member_org_id")
+def spare_member(rooms: Rooms) -> Rows:
+    """A member of an organization that may be given away."""
+    organization = spare_organization(rooms)["spare_org_id"]
+    body = {"user_id": rooms.cast.world.register().user_id, "role_id": rooms.cast.roles["member"]}
+    made = rooms.owner.post(f"/organizations/{organization}/members", body)
+    return {"spare_member_org_id": organization, "spare_member_id": made["id"]}
+
+
+@makes("archived_org_id")
+def archived_organization(rooms: Rooms) -> Rows:
+    """An organization that was archived."""
+    made = spare_organization(rooms)["spare_org_id"]
+    rooms.owner.ok("DELETE", f"/organizations/{made}")
+    return {"archived_org_id": made}
+
+
+@makes("invitation_id", "invitation_token")
+def invitation(rooms: Rooms) -> Rows:
+    """An invitation of somebody with a confirmed address, and the secret of its mail."""
+    invited = leaver(rooms)
+    email = invited["leaver_email"]
+    rooms.cast.databases.rows("identity", "UPDATE users SET is_verified = true WHERE email = $1", email)
+    body = {"email": email, "role_id": rooms.cast.roles["member"]}
+    made = rooms.owner.post(f"/organizations/{rooms.cast.tenant.organization_id}/invitations", body)
+    token = eventually(lambda: mailed(rooms, email, INVITATION_TOKEN), "the mail of the invitation")
+    return {"invitation_id": made["id"], "invitation_token": token, **invited}
+
+
+@makes("credential_name", fleeting=True)
+def credential(rooms: Rooms) -> Rows:
+    """A key for a provider that somebody keeps here."""
+    keeper = leaver(rooms)
+    answer = rooms.cast.world.http.post(
+        "/api/v1/credentials/anthropic",
+        json={"api_key": "sk-ant-0123456789", "name": "mine", "base_url": "https://provider.invalid"},
+        headers={"Authorization": f"Bearer {keeper['leaver_token']}"},
+    )
+    assert answer.is_success, answer.text
+    return {"credential_name": "mine", **keeper}
 
 
 @makes("member_id")

@@ -31,6 +31,8 @@ def callers_of(operation: Operation) -> list[str]:
             continue
         if caller in ("super_admin", "leaver") or (operation.recipe.alone and answered):
             continue
+        if operation.recipe.alone and operation.recipe.scope is Scope.PERSON and caller in ("owner", "viewer"):
+            continue
         if operation.access.public and caller != "nobody":
             continue
         found.append(caller)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.e2e.access.recipe import Recipe, Scope
 from tests.e2e.world import PASSWORD
 
 LEAVER = frozenset({"leaver_token"})
 
-RECIPES: dict[str, Recipe] = {
+ACCOUNTS = {
     "tokens.jwks": Recipe(scope=Scope.ONESELF),
     "auth.register": Recipe(body={"email": "matrix-{unique}@example.com", "password": PASSWORD}, scope=Scope.ONESELF),
     "auth.login": Recipe(body={"email": "{leaver_email}", "password": PASSWORD}, scope=Scope.ONESELF),
@@ -42,8 +44,87 @@ RECIPES: dict[str, Recipe] = {
     "organizations.list_members": Recipe(),
     "organizations.change_member": Recipe(body={"role_id": "{viewer_role_id}"}),
     "organizations.remove_member": Recipe(),
+    "organizations.restore_organization": Recipe(path={"org_id": "{archived_org_id}"}, scope=Scope.PERSON),
+    "organizations.transfer_organization": Recipe(
+        path={"org_id": "{spare_member_org_id}"}, body={"member_id": "{spare_member_id}"}
+    ),
+    "organizations.leave_organization": Recipe(
+        path={"org_id": "{spare_org_id}"}, scope=Scope.PERSON, by="viewer", alone=True
+    ),
+    "organizations.invite": Recipe(body={"email": "invited-{unique}@example.com", "role_id": "{member_role_id}"}),
+    "organizations.list_invitations": Recipe(),
+    "organizations.resend_invitation": Recipe(),
+    "organizations.revoke_invitation": Recipe(),
+    "organizations.list_own_invitations": Recipe(scope=Scope.ONESELF),
+    "organizations.look_up_invitation": Recipe(body={"token": "{invitation_token}"}, scope=Scope.ONESELF),
+    "organizations.accept_invitation": Recipe(
+        body={"token": "{invitation_token}"}, scope=Scope.PERSON, by="leaver", foreign=403
+    ),
+    "organizations.decline_invitation": Recipe(
+        body={"token": "{invitation_token}"}, scope=Scope.PERSON, by="leaver", foreign=403
+    ),
+    "organizations.accept_own_invitation": Recipe(scope=Scope.PERSON, by="leaver"),
+    "organizations.decline_own_invitation": Recipe(scope=Scope.PERSON, by="leaver"),
     "organizations.list_roles": Recipe(),
     "organizations.create_role": Recipe(body={"name": "role {unique}", "permissions": ["ticket:read"]}),
     "organizations.update_role": Recipe(body={"description": "Changed"}),
     "organizations.delete_role": Recipe(),
 }
+ONBOARDING = {
+    "onboarding.get_status": Recipe(scope=Scope.ONESELF),
+    "onboarding.set_step": Recipe(body={"step": "organization"}, scope=Scope.ONESELF),
+    "onboarding.complete": Recipe(body={"data": {}}, scope=Scope.ONESELF),
+    "onboarding.reset": Recipe(scope=Scope.ONESELF),
+    "onboarding.detect": Recipe(scope=Scope.ONESELF),
+    "onboarding.sync": Recipe(
+        body={
+            "current_step": "organization",
+            "completed_steps": ["welcome"],
+            "completed_checklist_items": [],
+            "local_sync_version": 0,
+        },
+        scope=Scope.ONESELF,
+    ),
+    "onboarding.admin_reset": Recipe(path={"user_id": "{new_user_id}"}, by="super_admin"),
+}
+AUDIT = {
+    "audit.list_organization_audit": Recipe(),
+    "audit.list_own_audit": Recipe(scope=Scope.ONESELF),
+    "audit.list_user_audit": Recipe(path={"user_id": "{new_user_id}"}, by="super_admin"),
+}
+_OWN_KEY = Recipe(path={"provider": "anthropic"}, query={"name": "{credential_name}"}, scope=Scope.PERSON, by="leaver")
+CREDENTIALS = {
+    "credentials.list_credentials": Recipe(scope=Scope.ONESELF),
+    "credentials.save_credential": Recipe(
+        path={"provider": "anthropic"},
+        body={"api_key": "sk-ant-0123456789"},
+        scope=Scope.ONESELF,
+        by="leaver",
+        needs=LEAVER,
+        alone=True,
+    ),
+    "credentials.change_credential": replace(_OWN_KEY, body={"model": "claude"}),
+    "credentials.delete_credential": _OWN_KEY,
+    # The provider's host is one that no name server knows.
+    "credentials.validate_credential": replace(_OWN_KEY, answered=422),
+}
+# No provider is configured on the stack of the tests: 400 tells that access was granted.
+_OAUTH = {
+    "list_providers": Recipe(scope=Scope.ONESELF),
+    "redirect_uri": Recipe(path={"provider": "github"}, scope=Scope.ONESELF),
+    "sign_in_url": Recipe(path={"provider": "github"}, scope=Scope.ONESELF, answered=400),
+    "sign_in": Recipe(path={"provider": "github"}, scope=Scope.ONESELF, answered=400),
+    "callback": Recipe(path={"provider": "github"}, scope=Scope.ONESELF, answered=307),
+    "list_connected": Recipe(scope=Scope.ONESELF),
+    "connect": Recipe(path={"provider": "github"}, scope=Scope.ONESELF, answered=400),
+    "disconnect": Recipe(path={"provider": "github"}, scope=Scope.ONESELF, answered=404),
+    "copy_tokens": Recipe(
+        path={"provider": "github"},
+        body={"source_email": "{leaver_email}"},
+        by="super_admin",
+        answered=400,
+    ),
+}
+OAUTH = {f"{mount}.{name}": recipe for mount in ("oauth", "auth_oauth") for name, recipe in _OAUTH.items()}
+
+RECIPES: dict[str, Recipe] = {**ACCOUNTS, **ONBOARDING, **AUDIT, **CREDENTIALS, **OAUTH}
