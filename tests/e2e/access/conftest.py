@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.access import rows as _registered  # noqa: F401  # Its makers are found by name.
 from tests.e2e.access.callers import Cast, cast
 from tests.e2e.access.databases import Databases
-from tests.e2e.access.rows import Rooms, complete
+from tests.e2e.access.rooms import Rooms, complete
 from tests.e2e.world import World
 
 

@@ -28,7 +28,7 @@ class Scope(StrEnum):
 class Recipe:
     """A valid call.
 
-    A value `"{name}"` stands for a row that `rows.py` makes under this name; a parameter of the path that `path` does
+    A value `"{name}"` stands for a row that `rows/` makes under this name; a parameter of the path that `path` does
     not mention is the row of its own name. `needs`: further rows. `body` None: no body. `by`: the rightful caller, a
     name of `callers.py`. `machines`: who of `agent`, `sandbox` and `other_sandbox` is answered where the access table
     admits his kind; those not named there must get 404. `alone`: of all who may call it only `by` does, because it

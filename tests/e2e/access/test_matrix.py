@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.access.callers import ANSWERED, FOREIGN, KINDS, NO_CREDENTIAL, expected
 from tests.e2e.access.operations import Operation, missing, operations
 from tests.e2e.access.recipe import Scope, filled
-from tests.e2e.access.rows import Rooms, Rows
+from tests.e2e.access.rooms import Rooms, Rows
 
 CALLERS = (*NO_CREDENTIAL, *KINDS)
 SECRETS = ("organization_id", "project_id")

@@ -15,6 +15,20 @@ ACCOUNTS = {
     "auth.login": Recipe(body={"email": "{leaver_email}", "password": PASSWORD}, scope=Scope.ONESELF),
     "auth.refresh": Recipe(body={"refresh_token": "{leaver_refresh_token}"}, scope=Scope.ONESELF),
     "auth.logout": Recipe(scope=Scope.ONESELF, by="leaver", needs=LEAVER, alone=True),
+    "auth.logout_everywhere": Recipe(scope=Scope.ONESELF, by="leaver", needs=LEAVER, alone=True),
+    "auth.resend_verification": Recipe(body={"email": "{unconfirmed_email}"}, scope=Scope.ONESELF),
+    "auth.verify_email": Recipe(body={"token": "{confirmation_token}"}, scope=Scope.ONESELF),
+    "auth.forgot_password": Recipe(body={"email": "{leaver_email}"}, scope=Scope.ONESELF),
+    "auth.reset_password": Recipe(
+        body={"token": "{reset_token}", "new_password": PASSWORD + "-3"}, scope=Scope.ONESELF
+    ),
+    # Everybody of the tests has a password already: 409 tells that access was granted.
+    "auth.set_password": Recipe(body={"new_password": PASSWORD + "-4"}, scope=Scope.ONESELF, answered=409),
+    "auth.list_sessions": Recipe(scope=Scope.ONESELF),
+    "auth.end_session": Recipe(scope=Scope.PERSON, by="leaver"),
+    "auth.list_waitlist": Recipe(by="super_admin"),
+    "auth.approve": Recipe(path={"user_id": "{new_user_id}"}, by="super_admin"),
+    "auth.approve_all": Recipe(by="super_admin"),
     "auth.me": Recipe(scope=Scope.ONESELF),
     "auth.update_me": Recipe(body={"full_name": "Ada"}, scope=Scope.ONESELF),
     "auth.change_password": Recipe(
