@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import os
 import secrets
+import signal
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     # A shell that works on another stack must not lend this one its place.
     for name in [name for name in os.environ if name.startswith("OMOIOS_")]:
         del os.environ[name]
+    # A run that is told to end takes its stack down.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     run = play(chosen, seed, long=given.long, limited=not given.long and not given.report)
     if given.report:
         try:
@@ -90,6 +93,9 @@ def play(chosen: list[Scenario], seed: int, *, long: bool, limited: bool) -> Run
             )
             return run
         finally:
+            # Whoever interrupts twice must not leave a stack behind.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
             if load is not None:
                 with contextlib.suppress(Exception):
                     load.stop()

@@ -7,6 +7,7 @@ a process, so a changed overlay holds from the next restart of that service on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ from omoios_local.stack import Stack
 from omoios_local.state import State, repository_root
 
 OVERLAY = "overlay.json"
+WATCH_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,24 @@ class OverlaidStack(Stack):
         return replace(spec, make=lambda number: OverlaidPart(name, spec.make(number), file))
 
 
+class WatchedDaemon(Daemon):
+    """Ends the stack when the run that started it is gone, however that ended."""
+
+    async def run(self) -> None:
+        watch = asyncio.create_task(self._watch(os.getppid()))
+        try:
+            await super().run()
+        finally:
+            watch.cancel()
+
+    async def _watch(self, parent: int) -> None:
+        while os.getppid() == parent:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.supervisor.stopping.wait(), WATCH_EVERY_S)
+                return
+        self.supervisor.stopping.set()
+
+
 def main(arguments: list[str]) -> None:
     state, offset = State(Path(arguments[0]).absolute()), int(arguments[1])
     state.create()
@@ -62,7 +82,7 @@ def main(arguments: list[str]) -> None:
         root = repository_root()
         stack = OverlaidStack(root, state, PortPlan(offset), operator_settings())
         state.write(state.stack_file, {"offset": offset, "clone": str(root)})
-        asyncio.run(Daemon(state, stack).run())
+        asyncio.run(WatchedDaemon(state, stack).run())
 
 
 if __name__ == "__main__":
