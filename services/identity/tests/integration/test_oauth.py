@@ -35,14 +35,14 @@ async def identity(start: Start, provider: LoopbackProvider) -> Identity:
         public_url=PUBLIC_URL,
         oauth_redirect_uri=FRONT,
         oauth_providers={
-            "github": _given(base_url=provider.url),
-            "gitlab": _given(base_url=provider.url),
-            "acme": _given(issuer=provider.url),
+            "github": registered_client(base_url=provider.url),
+            "gitlab": registered_client(base_url=provider.url),
+            "acme": registered_client(issuer=provider.url),
         },
     )
 
 
-def _given(**address: str) -> OAuthProvider:
+def registered_client(**address: str) -> OAuthProvider:
     return OAuthProvider.model_validate({"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, **address})
 
 
