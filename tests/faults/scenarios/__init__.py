@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.faults.run import Run
-from tests.faults.scenarios import broker, clock, instances, network, processes, restore, runners, stores
+from tests.faults.scenarios import accounts, broker, clock, instances, network, processes, restore, runners, stores
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,15 @@ SCENARIOS = (
         "and at most one write in 200, which its client repeats by its key; a kill is answered as promised",
         ("once a service", "20 times"),
         instances.instances,
+    ),
+    Scenario(
+        "accounts",
+        "`kill -9` of identity between the intent of a mail and its sending, and while mails are sent; the signing key "
+        "turned over three times; 200 wrong passwords a second for 10 s",
+        "one mail for every acknowledged registration, never two; no answer 401 to a valid token; memory bounded, no "
+        "other service notices, the owner signs in right after it",
+        ("once each", "20 times; keys and flood once"),
+        accounts.accounts,
     ),
     Scenario(
         "restore",
