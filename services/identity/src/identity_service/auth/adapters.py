@@ -35,6 +35,9 @@ _KNOWN_S = 30 * 24 * 3600
 class Passwords(Protocol):
     """Hashes and verifies passwords."""
 
+    def require_room(self) -> None:
+        """Raises `identity.busy` (503) when too many wait: cheaper to learn before anything else is asked."""
+
     async def hash(self, password: str) -> str:
         """The hash to store. Raises `identity.busy` (503) when too many wait."""
 
@@ -54,6 +57,10 @@ class Argon2Passwords:
         self._limit = threads + queue
         self._pending = 0
         self._dummy = self._hasher.hash("the hash that unknown addresses are checked against")
+
+    def require_room(self) -> None:
+        if self._pending >= self._limit:
+            raise HASHING_BUSY()
 
     async def hash(self, password: str) -> str:
         return await self._run(self._hasher.hash, password)
@@ -78,8 +85,7 @@ class Argon2Passwords:
             return False
 
     async def _run(self, function: Callable[..., T], *arguments: str) -> T:
-        if self._pending >= self._limit:
-            raise HASHING_BUSY()
+        self.require_room()
         self._pending += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)

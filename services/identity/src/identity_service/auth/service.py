@@ -44,6 +44,7 @@ class AuthService:
 
         Signing in works before the address is confirmed. An address without an account costs a hash, too.
         """
+        self._passwords.require_room()
         last = await self._guard.begin(body.email, address)
         async with self._db.reader() as tx:
             user = await users.find_by_email(tx, body.email)
