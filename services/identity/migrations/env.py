@@ -5,6 +5,7 @@ from __future__ import annotations
 import identity_service.audit.tables
 import identity_service.auth.tables
 import identity_service.credentials.tables
+import identity_service.directory.tables
 import identity_service.mail.tables
 import identity_service.oauth.tables
 import identity_service.onboarding.tables

@@ -18,6 +18,14 @@ SESSION_NOT_FOUND = ErrorSpec("identity.session_not_found", Kind.NOT_FOUND, "Thi
 BAD_REFRESH_TOKEN = ErrorSpec("identity.bad_refresh_token", Kind.UNAUTHENTICATED, "Sign in again.")
 HASHING_BUSY = ErrorSpec("identity.busy", Kind.UNAVAILABLE, "Too many sign-ins at once; try again.", 1.0)
 USER_NOT_FOUND = ErrorSpec("identity.user_not_found", Kind.NOT_FOUND, "This user does not exist.")
+NOT_ON_YOURSELF = ErrorSpec(
+    "identity.not_on_yourself", Kind.CONFLICT, "Nobody suspends himself or changes his own rights on the platform."
+)
+SOLE_OWNER = ErrorSpec(
+    "identity.sole_owner", Kind.CONFLICT, "Give your organizations another owner or archive them first."
+)
+DELETION_NOT_FOUND = ErrorSpec("identity.deletion_not_found", Kind.NOT_FOUND, "This account is not about to end.")
+AVATAR_NOT_FOUND = ErrorSpec("identity.avatar_not_found", Kind.NOT_FOUND, "There is no such picture.")
 API_KEY_NOT_FOUND = ErrorSpec("identity.api_key_not_found", Kind.NOT_FOUND, "This API key does not exist.")
 TOO_MANY_API_KEYS = ErrorSpec("identity.too_many_api_keys", Kind.CONFLICT, "End an API key before making another.")
 SCOPE_NOT_HELD = ErrorSpec("identity.scope_not_held", Kind.FORBIDDEN, "A key cannot do more than its user.")

@@ -27,6 +27,11 @@ def user_updated(tx: Tx, user: User) -> None:
     tx.emit(message, aggregate_id=user.id, version=user.version)
 
 
+def user_deleted(tx: Tx, user: User) -> None:
+    """An account was erased: whoever keeps something of the person deletes it."""
+    tx.emit(events.UserDeleted(user_id=user.id), aggregate_id=user.id, version=user.version)
+
+
 def organization_created(tx: Tx, organization: Organization) -> None:
     """A tenant was made."""
     message = events.OrganizationCreated(

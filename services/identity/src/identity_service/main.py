@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from identity_service import errors, replica
 from identity_service.access import ACCESS
 from identity_service.audit import routes as audit_routes
 from identity_service.audit.service import AuditService
-from identity_service.auth import account_routes, api_key_routes, waitlist_routes
+from identity_service.auth import account_routes, api_key_routes, api_key_service, waitlist_routes
 from identity_service.auth import routes as auth_routes
 from identity_service.auth.account_service import AccountService
 from identity_service.auth.adapters import Argon2Passwords, RedisLoginGuard
@@ -18,16 +19,25 @@ from identity_service.auth.service import AuthService
 from identity_service.auth.waitlist_service import WaitlistService
 from identity_service.clients import SnapshotClient
 from identity_service.credentials import routes as credentials_routes
+from identity_service.credentials import service as credentials_service
 from identity_service.credentials.adapters import HttpProviders
 from identity_service.credentials.service import CredentialService
+from identity_service.directory import admin_routes as directory_admin_routes
+from identity_service.directory import routes as directory_routes
+from identity_service.directory.admin_service import UserAdminService
+from identity_service.directory.deletion_service import DeletionService
+from identity_service.directory.export_service import ExportService
+from identity_service.directory.service import ProfileService
 from identity_service.envelope.rules import Envelope
 from identity_service.mail.adapters import SmtpServer
 from identity_service.mail.service import MailService
 from identity_service.oauth import routes as oauth_routes
+from identity_service.oauth import service as oauth_service
 from identity_service.oauth.adapters import providers_of
 from identity_service.oauth.service import OAuthService
 from identity_service.oauth.tokens_service import ProviderTokens
 from identity_service.onboarding import routes as onboarding_routes
+from identity_service.onboarding import service as onboarding_service
 from identity_service.onboarding.service import OnboardingService
 from identity_service.organizations import invitation_routes
 from identity_service.organizations import routes as organizations_routes
@@ -76,6 +86,25 @@ def build(settings: Settings) -> Service:
     accounts = AccountService(db, settings, tokens, mail, passwords, api_keys, guard, oauth.forget_all)
     provider_tokens = ProviderTokens(db, providers, oauth, credentials)
 
+    profiles = ProfileService(db, settings, organizations)
+    # Every room that keeps something of a user stands in both lists.
+    erasers = [api_key_service.erase, oauth_service.erase, credentials_service.erase, onboarding_service.erase]
+    deletions = DeletionService(db, settings, auth, tokens, erasers)
+    exports = ExportService(
+        db,
+        audit,
+        {
+            "profile": auth.me,
+            "preferences": profiles.preferences,
+            "organizations": partial(organizations.list_own, archived=True),
+            "invitations": invitations.list_own,
+            "api_keys": api_keys.list_api_keys,
+            "connected_accounts": oauth.connected,
+            "credentials": credentials.list_own,
+            "onboarding": onboarding.own,
+        },
+    )
+
     @asynccontextmanager
     async def seeds() -> AsyncIterator[None]:
         await organizations.seed()
@@ -116,6 +145,8 @@ def build(settings: Settings) -> Service:
             ),
             credentials_routes.router(credentials),
             onboarding_routes.router(onboarding),
+            directory_routes.router(profiles, deletions, exports),
+            directory_admin_routes.router(UserAdminService(db, tokens)),
         ],
         servicers=[
             RpcServicer(
@@ -134,6 +165,8 @@ def build(settings: Settings) -> Service:
             Job("purge-mails", every_s=3600.0, run=mail.purge, leader=True),
             Job("purge-oauth-states", every_s=3600.0, run=oauth.purge, leader=True),
             Job("purge-account-tokens", every_s=3600.0, run=accounts.purge, leader=True),
+            # A minute: the grace period is told in days.
+            Job("erase-accounts", every_s=60.0, run=deletions.erase_due, leader=True),
             Job("purge-tokens", every_s=3600.0, run=tokens.purge, leader=True),
         ],
         consumers=[replica.consumers()],

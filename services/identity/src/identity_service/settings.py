@@ -62,6 +62,8 @@ class Settings(ServiceSettings):
     """Whether new accounts wait for an administrator before they may make organizations."""
     require_verified_email: bool | None = None
     """Whether making organizations and accepting invitations needs a confirmed address; unset: where mails are sent."""
+    deletion_grace_days: int = Field(default=14, ge=0, le=90)
+    """How long a user may take the deletion of his account back."""
     frontend_url: str = "http://localhost:3000"
     """The web client: where the links of mails lead."""
     smtp_host: str | None = None

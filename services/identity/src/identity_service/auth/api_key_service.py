@@ -83,3 +83,8 @@ class ApiKeyService:
                 return None
             user = await users.find(tx, key.user_id)
             return key if user is not None and user.is_active else None
+
+
+async def erase(tx: Tx, user_id: str) -> None:
+    """Deletes the keys of an account that is erased."""
+    await store.remove_api_keys(tx, user_id)

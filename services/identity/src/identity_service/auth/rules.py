@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from servicekit.errors import invalid
 
 PASSWORD_MIN = 8
 PASSWORD_MAX = 100
@@ -64,7 +69,7 @@ def normal_email(email: str) -> str:
     return email.strip().lower()
 
 
-def reserved_attributes(attributes: dict[str, object]) -> list[str]:
+def reserved_attributes(attributes: Mapping[str, object]) -> list[str]:
     """The keys that a user may not write himself."""
     return sorted(key for key in attributes if key.endswith(_RESERVED_SUFFIXES))
 
@@ -74,6 +79,17 @@ def visible_attributes(attributes: dict[str, object] | None) -> dict[str, object
     if attributes is None:
         return None
     return {key: value for key, value in attributes.items() if not key.endswith(_RESERVED_SUFFIXES)}
+
+
+def merged_attributes(current: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes after a change; null removes a key. Raises 422 for reserved keys and for too much."""
+    refused = reserved_attributes(changes)
+    if refused:
+        raise invalid(("attributes", refused[0]), "is reserved")
+    merged = {key: value for key, value in {**(current or {}), **changes}.items() if value is not None}
+    if len(json.dumps(merged)) > ATTRIBUTES_MAX_BYTES:
+        raise invalid("attributes", f"must not exceed {ATTRIBUTES_MAX_BYTES} bytes as JSON")
+    return merged
 
 
 def new_api_key() -> str:

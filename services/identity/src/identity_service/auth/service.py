@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from identity_service.audit import service as audit
@@ -19,13 +18,14 @@ from identity_service.errors import (
     BAD_CREDENTIALS,
     SESSION_NOT_FOUND,
     USER_NOT_FOUND,
+    WRONG_PASSWORD,
 )
 from identity_service.tokens.service import TokenPair, TokenService
 from identity_service.users import service as users
 from identity_service.users.tables import User
 from servicekit.auth import Principal
 from servicekit.db import Database, Tx
-from servicekit.errors import AppError, invalid
+from servicekit.errors import AppError
 
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
@@ -106,10 +106,17 @@ class AuthService:
             if body.department is not None:
                 changes["department"] = body.department
             if body.attributes is not None:
-                changes["attributes"] = _merged(user.attributes, body.attributes)
+                changes["attributes"] = rules.merged_attributes(user.attributes, body.attributes)
             if changes:
                 user = await users.change(tx, user.id, **changes)
             return UserOut.of(user)
+
+    async def confirm_password(self, principal: Principal, password: str | None) -> None:
+        """Raises `identity.wrong_password` unless it is the caller's; an account without one needs none."""
+        async with self._db.reader() as tx:
+            user = await self._require_user(tx, principal.user_id)
+        if user.password_hash is not None and not await self._passwords.verify(user.password_hash, password or ""):
+            raise WRONG_PASSWORD()
 
     async def list_sessions(self, principal: Principal) -> list[SessionOut]:
         """The caller's live sessions, the one used last first, 100 at most."""
@@ -156,14 +163,3 @@ class AuthService:
 
 def _token_out(pair: TokenPair) -> TokenOut:
     return TokenOut(access_token=pair.access_token, refresh_token=pair.refresh_token, expires_in=pair.expires_in)
-
-
-def _merged(current: dict[str, Any] | None, changes: dict[str, Any]) -> dict[str, Any]:
-    refused = rules.reserved_attributes(changes)
-    if refused:
-        raise invalid(("attributes", refused[0]), "is reserved")
-    merged = {**(current or {}), **changes}
-    merged = {key: value for key, value in merged.items() if value is not None}
-    if len(json.dumps(merged)) > rules.ATTRIBUTES_MAX_BYTES:
-        raise invalid("attributes", f"must not exceed {rules.ATTRIBUTES_MAX_BYTES} bytes as JSON")
-    return merged

@@ -87,3 +87,8 @@ async def purge_account_tokens(tx: Tx, older_than: timedelta) -> None:
 
 def _usable(purpose: str) -> tuple[Any, ...]:
     return (AccountToken.purpose == purpose, AccountToken.used_at.is_(None), AccountToken.expires_at > func.now())
+
+
+async def remove_api_keys(tx: Tx, user_id: str) -> None:
+    """Deletes all keys of a user."""
+    await tx.session.execute(delete(ApiKey).where(ApiKey.user_id == user_id))

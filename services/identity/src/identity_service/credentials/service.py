@@ -158,3 +158,8 @@ class CredentialService:
 
 def _purpose(user_id: str, provider: str) -> str:
     return f"credential:{provider}:{user_id}"
+
+
+async def erase(tx: Tx, user_id: str) -> None:
+    """Deletes the keys of an account that is erased."""
+    await store.remove_all(tx, user_id)

@@ -76,3 +76,8 @@ async def touch(tx: Tx, credential_id: str) -> None:
     await tx.session.execute(
         update(UserCredential).where(UserCredential.id == credential_id).values(last_used_at=func.now())
     )
+
+
+async def remove_all(tx: Tx, user_id: str) -> None:
+    """Deletes every key of a user."""
+    await tx.session.execute(delete(UserCredential).where(UserCredential.user_id == user_id))

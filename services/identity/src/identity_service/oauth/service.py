@@ -440,3 +440,8 @@ def _filled(user: User, profile: Profile, *, verified: bool) -> dict[str, Any]:
     if not user.avatar_url and profile.avatar_url:
         changes["avatar_url"] = profile.avatar_url
     return changes
+
+
+async def erase(tx: Tx, user_id: str) -> None:
+    """Deletes the provider accounts, with their tokens, of an account that is erased."""
+    await store.remove(tx, [identity.id for identity in await store.list_of(tx, user_id)])

@@ -34,6 +34,12 @@ class OnboardingService:
                 row = await store.locked(tx, user_id)
         return StatusOut.of(row)
 
+    async def own(self, principal: Principal) -> StatusOut | None:
+        """The progress for a data export; None where there is none."""
+        async with self._db.reader() as tx:
+            row = await store.find(tx, principal.user_id)
+        return StatusOut.of(row) if row is not None else None
+
     async def set_step(self, user_id: str, body: SetStep) -> StatusOut:
         """Goes to another step; the one before counts as done."""
         async with self._db.uow() as tx:
@@ -132,12 +138,6 @@ class OnboardingService:
         if problem is not None:
             raise invalid("data", problem)
         return await store.change(tx, row.user_id, **values)
-
-
-async def progress_of(tx: Tx, user_id: str) -> dict[str, Any] | None:
-    """The user's progress for his data export."""
-    row = await store.find(tx, user_id)
-    return StatusOut.of(row).model_dump(mode="json") if row is not None else None
 
 
 async def erase(tx: Tx, user_id: str) -> None:

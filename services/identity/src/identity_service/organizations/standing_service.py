@@ -78,6 +78,28 @@ async def enter(tx: Tx, principal: Principal, permission: str | None, organizati
     return standing
 
 
+async def role_of(tx: Tx, principal: Principal, organization_id: str) -> tuple[str, frozenset[str]]:
+    """(role name, permissions) of the caller as of now; a key keeps what its scopes leave of them."""
+    if organization_id not in principal.memberships:
+        raise ORGANIZATION_NOT_FOUND.refused()
+    member = await store.find_member_by_user(tx, organization_id, principal.user_id)
+    role = await store.find_role(tx, organization_id, member.role_id) if member is not None else None
+    if role is None:
+        raise ORGANIZATION_NOT_FOUND()
+    granted = rules.effective_permissions(role.id, await store.visible_roles(tx, [organization_id]))
+    if principal.scopes is None:
+        return role.name, granted
+    # Of a role and a scope that overlap the narrower one is what both allow.
+    narrowed = {permission for permission in granted if rules.covers(principal.scopes, permission)}
+    narrowed |= {scope for scope in principal.scopes if rules.covers(granted, scope)}
+    return role.name, frozenset(narrowed)
+
+
+async def are_colleagues(tx: Tx, user_id: str, organization_ids: Sequence[str]) -> bool:
+    """Whether the user belongs to one of the organizations."""
+    return await store.is_member_of_any(tx, user_id, organization_ids)
+
+
 async def grantable(tx: Tx, standing: Standing, role_id: str) -> Role:
     """The role, if the caller holds all that it grants."""
     role = await store.find_role(tx, standing.organization.id, role_id)

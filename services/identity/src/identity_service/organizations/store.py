@@ -230,6 +230,31 @@ async def active_owners(tx: Tx, organization_id: str, owner_role_id: str, *, bes
     return (await tx.session.execute(query)).scalars().all()
 
 
+async def owned_by(tx: Tx, user_id: str, owner_role_id: str) -> Sequence[Organization]:
+    """The active organizations that the user owns."""
+    query = (
+        select(Organization)
+        .join(Membership, Membership.organization_id == Organization.id)
+        .where(Membership.user_id == user_id, Membership.role_id == owner_role_id, Organization.is_active)
+        .order_by(Organization.id)
+    )
+    return (await tx.session.execute(query)).scalars().all()
+
+
+async def organizations_of(tx: Tx, user_id: str) -> Sequence[str]:
+    """The ids of all organizations that the user belongs to, archived ones included."""
+    query = select(Membership.organization_id).where(Membership.user_id == user_id)
+    return (await tx.session.execute(query)).scalars().all()
+
+
+async def is_member_of_any(tx: Tx, user_id: str, organization_ids: Sequence[str]) -> bool:
+    """Whether the user belongs to one of the organizations."""
+    query = select(Membership.id).where(
+        Membership.user_id == user_id, Membership.organization_id.in_(list(organization_ids))
+    )
+    return (await tx.session.execute(query.limit(1))).first() is not None
+
+
 async def next_membership_version(tx: Tx, user_id: str, organization_id: str) -> int:
     """The next version of a user's membership; it also grows over removal and return. Wakes this service's caches."""
     await tx.session.execute(text(f"SELECT pg_notify('{MEMBERSHIPS_CHANNEL}', :user_id)"), {"user_id": user_id})

@@ -9,7 +9,9 @@ from identity_service import events
 from identity_service.errors import EMAIL_NOT_VERIFIED, NOT_APPROVED, USER_NOT_FOUND
 from identity_service.settings import Settings
 from identity_service.users import store
+from identity_service.users.rules import UserFilters, placeholder
 from identity_service.users.tables import User
+from servicekit.clock import utc_now
 from servicekit.db import Tx
 
 
@@ -83,3 +85,30 @@ async def page_by_waitlist(tx: Tx, status: str, limit: int, offset: int, *, lock
 async def count_by_waitlist(tx: Tx, status: str) -> int:
     """How many accounts are in one state of the waiting list."""
     return await store.count_by_waitlist(tx, status)
+
+
+async def page(tx: Tx, filters: UserFilters, *, before: str | None, limit: int) -> Sequence[User]:
+    """Accounts that the filters leave, newest first, with ids before `before`."""
+    return await store.page(tx, filters, before=before, limit=limit)
+
+
+async def erase(tx: Tx, user_id: str) -> User:
+    """Leaves of an account that exists nothing but its id, and tells it."""
+    user = await store.change(
+        tx,
+        user_id,
+        email=placeholder(user_id),
+        password_hash=None,
+        full_name=None,
+        department=None,
+        avatar_url=None,
+        attributes=None,
+        waitlist_metadata=None,
+        is_active=False,
+        is_verified=False,
+        is_super_admin=False,
+        last_login_at=None,
+        deleted_at=utc_now(),
+    )
+    events.user_deleted(tx, user)
+    return user

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from identity_service.users.rules import UserFilters
 from identity_service.users.tables import User
 from servicekit.db import Tx
 
@@ -76,3 +77,26 @@ async def count_by_waitlist(tx: Tx, status: str) -> int:
     """How many accounts are in one state of the waiting list."""
     query = select(func.count()).select_from(User).where(User.waitlist_status == status, User.deleted_at.is_(None))
     return (await tx.session.execute(query)).scalar_one()
+
+
+async def page(tx: Tx, filters: UserFilters, *, before: str | None, limit: int) -> Sequence[User]:
+    """Accounts that the filters leave, newest first, with ids before `before`."""
+    query = select(User).where(User.deleted_at.is_(None))
+    if filters.search is not None:
+        begin = filters.search.strip().lower()
+        query = query.where(
+            or_(
+                User.email.startswith(begin, autoescape=True),
+                func.lower(User.full_name).startswith(begin, autoescape=True),
+            )
+        )
+    for column, value in (
+        (User.waitlist_status, filters.waitlist_status),
+        (User.is_active, filters.is_active),
+        (User.is_super_admin, filters.is_super_admin),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if before is not None:
+        query = query.where(User.id < before)
+    return (await tx.session.execute(query.order_by(User.id.desc()).limit(limit))).scalars().all()

@@ -20,6 +20,8 @@ class User(Base):
         Index("uq_users_email", "email", unique=True, postgresql_where=text("deleted_at IS NULL")),
         Index("ix_users_created_at", "created_at"),
         Index("ix_users_waiting", "created_at", postgresql_where=text("waitlist_status <> 'approved'")),
+        Index("ix_users_email_begin", "email", postgresql_ops={"email": "text_pattern_ops"}),
+        Index("ix_users_name_begin", text("lower(full_name) text_pattern_ops")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

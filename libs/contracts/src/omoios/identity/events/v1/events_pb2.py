@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from omoios.options.v1 import options_pb2 as omoios_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&omoios/identity/events/v1/events.proto\x12\x19omoios.identity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fomoios/options/v1/options.proto\"l\n\x0eUserRegistered\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x11\n\tfull_name\x18\x03 \x01(\t:\'\xea\xe0\x18#\n\x1bidentity.user.registered.v1\x12\x04user\"y\n\x0bUserUpdated\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x11\n\tfull_name\x18\x03 \x01(\t\x12\x11\n\tis_active\x18\x04 \x01(\x08:$\xea\xe0\x18 \n\x18identity.user.updated.v1\x12\x04user\"\xab\x01\n\x13OrganizationCreated\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\x12\x15\n\rbilling_email\x18\x05 \x01(\t:6\xea\xe0\x18\x32\n identity.organization.created.v1\x12\x0corganization\x18\x01\"\xbc\x01\n\x13OrganizationUpdated\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\x12\x15\n\rbilling_email\x18\x05 \x01(\t\x12\x11\n\tis_active\x18\x06 \x01(\x08:4\xea\xe0\x18\x30\n identity.organization.updated.v1\x12\x0corganization\"\xb3\x01\n\x11MembershipChanged\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x13\n\x0bpermissions\x18\x04 \x03(\t\x12\x0e\n\x06\x61\x63tive\x18\x05 \x01(\x08\x12\x0f\n\x07version\x18\x06 \x01(\x03:0\xea\xe0\x18,\n\x1eidentity.membership.changed.v1\x12\nmembership\"\xb0\x01\n\x10PrincipalRevoked\x12\x16\n\x0eprincipal_type\x18\x01 \x01(\t\x12\x14\n\x0cprincipal_id\x18\x02 \x01(\t\x12.\n\nnot_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t:.\xea\xe0\x18*\n\x1didentity.principal.revoked.v1\x12\tprincipal\"\xc2\x01\n\x11SigningKeyRotated\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x17\n\x0fprevious_key_id\x18\x02 \x01(\t:\x83\x01\xea\xe0\x18\x7f\n\x1fidentity.signing_key.rotated.v1\x12\x0bsigning_key\"Overifiers learn keys from the JWKS document; the event is the operators\' record\"\xe1\x01\n\x0fSessionReplayed\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x03:\x94\x01\xea\xe0\x18\x8f\x01\n\x1cidentity.session.replayed.v1\x12\x07session\"fthe session ends everywhere by PrincipalRevoked and its owner gets a mail; this is the security recordb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&omoios/identity/events/v1/events.proto\x12\x19omoios.identity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fomoios/options/v1/options.proto\"l\n\x0eUserRegistered\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x11\n\tfull_name\x18\x03 \x01(\t:\'\xea\xe0\x18#\n\x1bidentity.user.registered.v1\x12\x04user\"y\n\x0bUserUpdated\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x11\n\tfull_name\x18\x03 \x01(\t\x12\x11\n\tis_active\x18\x04 \x01(\x08:$\xea\xe0\x18 \n\x18identity.user.updated.v1\x12\x04user\"D\n\x0bUserDeleted\x12\x0f\n\x07user_id\x18\x01 \x01(\t:$\xea\xe0\x18 \n\x18identity.user.deleted.v1\x12\x04user\"\xab\x01\n\x13OrganizationCreated\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\x12\x15\n\rbilling_email\x18\x05 \x01(\t:6\xea\xe0\x18\x32\n identity.organization.created.v1\x12\x0corganization\x18\x01\"\xbc\x01\n\x13OrganizationUpdated\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\x12\x15\n\rbilling_email\x18\x05 \x01(\t\x12\x11\n\tis_active\x18\x06 \x01(\x08:4\xea\xe0\x18\x30\n identity.organization.updated.v1\x12\x0corganization\"\xb3\x01\n\x11MembershipChanged\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x13\n\x0bpermissions\x18\x04 \x03(\t\x12\x0e\n\x06\x61\x63tive\x18\x05 \x01(\x08\x12\x0f\n\x07version\x18\x06 \x01(\x03:0\xea\xe0\x18,\n\x1eidentity.membership.changed.v1\x12\nmembership\"\xb0\x01\n\x10PrincipalRevoked\x12\x16\n\x0eprincipal_type\x18\x01 \x01(\t\x12\x14\n\x0cprincipal_id\x18\x02 \x01(\t\x12.\n\nnot_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t:.\xea\xe0\x18*\n\x1didentity.principal.revoked.v1\x12\tprincipal\"\xc2\x01\n\x11SigningKeyRotated\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x17\n\x0fprevious_key_id\x18\x02 \x01(\t:\x83\x01\xea\xe0\x18\x7f\n\x1fidentity.signing_key.rotated.v1\x12\x0bsigning_key\"Overifiers learn keys from the JWKS document; the event is the operators\' record\"\xe1\x01\n\x0fSessionReplayed\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x03:\x94\x01\xea\xe0\x18\x8f\x01\n\x1cidentity.session.replayed.v1\x12\x07session\"fthe session ends everywhere by PrincipalRevoked and its owner gets a mail; this is the security recordb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USERREGISTERED']._serialized_options = b'\352\340\030#\n\033identity.user.registered.v1\022\004user'
   _globals['_USERUPDATED']._loaded_options = None
   _globals['_USERUPDATED']._serialized_options = b'\352\340\030 \n\030identity.user.updated.v1\022\004user'
+  _globals['_USERDELETED']._loaded_options = None
+  _globals['_USERDELETED']._serialized_options = b'\352\340\030 \n\030identity.user.deleted.v1\022\004user'
   _globals['_ORGANIZATIONCREATED']._loaded_options = None
   _globals['_ORGANIZATIONCREATED']._serialized_options = b'\352\340\0302\n identity.organization.created.v1\022\014organization\030\001'
   _globals['_ORGANIZATIONUPDATED']._loaded_options = None
@@ -53,16 +55,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USERREGISTERED']._serialized_end=243
   _globals['_USERUPDATED']._serialized_start=245
   _globals['_USERUPDATED']._serialized_end=366
-  _globals['_ORGANIZATIONCREATED']._serialized_start=369
-  _globals['_ORGANIZATIONCREATED']._serialized_end=540
-  _globals['_ORGANIZATIONUPDATED']._serialized_start=543
-  _globals['_ORGANIZATIONUPDATED']._serialized_end=731
-  _globals['_MEMBERSHIPCHANGED']._serialized_start=734
-  _globals['_MEMBERSHIPCHANGED']._serialized_end=913
-  _globals['_PRINCIPALREVOKED']._serialized_start=916
-  _globals['_PRINCIPALREVOKED']._serialized_end=1092
-  _globals['_SIGNINGKEYROTATED']._serialized_start=1095
-  _globals['_SIGNINGKEYROTATED']._serialized_end=1289
-  _globals['_SESSIONREPLAYED']._serialized_start=1292
-  _globals['_SESSIONREPLAYED']._serialized_end=1517
+  _globals['_USERDELETED']._serialized_start=368
+  _globals['_USERDELETED']._serialized_end=436
+  _globals['_ORGANIZATIONCREATED']._serialized_start=439
+  _globals['_ORGANIZATIONCREATED']._serialized_end=610
+  _globals['_ORGANIZATIONUPDATED']._serialized_start=613
+  _globals['_ORGANIZATIONUPDATED']._serialized_end=801
+  _globals['_MEMBERSHIPCHANGED']._serialized_start=804
+  _globals['_MEMBERSHIPCHANGED']._serialized_end=983
+  _globals['_PRINCIPALREVOKED']._serialized_start=986
+  _globals['_PRINCIPALREVOKED']._serialized_end=1162
+  _globals['_SIGNINGKEYROTATED']._serialized_start=1165
+  _globals['_SIGNINGKEYROTATED']._serialized_end=1359
+  _globals['_SESSIONREPLAYED']._serialized_start=1362
+  _globals['_SESSIONREPLAYED']._serialized_end=1587
 # @@protoc_insertion_point(module_scope)

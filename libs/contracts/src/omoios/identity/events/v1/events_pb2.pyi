@@ -73,6 +73,29 @@ class UserUpdated(_message.Message):
 Global___UserUpdated: _TypeAlias = UserUpdated  # noqa: Y015
 
 @_typing.final
+class UserDeleted(_message.Message):
+    """The account was erased: address, name and all that identity kept of the person are gone. Whoever keeps something of the
+    person under this id deletes it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserDeleted: _TypeAlias = UserDeleted  # noqa: Y015
+
+@_typing.final
 class OrganizationCreated(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
