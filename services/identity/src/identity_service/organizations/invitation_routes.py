@@ -84,7 +84,10 @@ def router(invitations: InvitationService) -> APIRouter:
         """What a mailed link offers; the token travels in the body, so that no log keeps it."""
         return await invitations.look_up(body.token)
 
-    @routes.post("/invitations/accept", responses=problems(*answers, errors.ALREADY_MEMBER))
+    @routes.post(
+        "/invitations/accept",
+        responses=problems(*answers, errors.ALREADY_MEMBER, errors.NOT_APPROVED, errors.EMAIL_NOT_VERIFIED),
+    )
     async def accept_invitation(body: InvitationToken, user: CurrentUser) -> MembershipOut:
         """Join by the token of a mailed link; it works once, for the account of its address."""
         return await invitations.accept(user, token=body.token)
@@ -95,7 +98,10 @@ def router(invitations: InvitationService) -> APIRouter:
         await invitations.decline(user, token=body.token)
         return MessageOut(message="The invitation was declined.")
 
-    @routes.post("/invitations/{invitation_id}/accept", responses=problems(*answers, errors.ALREADY_MEMBER))
+    @routes.post(
+        "/invitations/{invitation_id}/accept",
+        responses=problems(*answers, errors.ALREADY_MEMBER, errors.NOT_APPROVED, errors.EMAIL_NOT_VERIFIED),
+    )
     async def accept_own_invitation(invitation_id: UUID, user: CurrentUser) -> MembershipOut:
         """Join by an invitation of the own list."""
         return await invitations.accept(user, invitation_id=str(invitation_id))
