@@ -34,7 +34,8 @@ class UserAdminService:
         return UserPage(items=[UserOut.of(row) for row in items], next_page_token=token)
 
     async def update(self, principal: Principal, user_id: str, body: UpdateUser, address: str) -> UserOut:
-        """Suspends, lets in, or makes a super admin. Sessions end everywhere when rights are taken or given.
+        """Suspends, lets in, or makes a super admin. Sessions end everywhere with a suspension and with
+        a change of rights.
 
         Raises `identity.not_on_yourself` (409) for one's own `is_active` and `is_super_admin`.
         """
@@ -47,7 +48,7 @@ class UserAdminService:
             if not changes:
                 return UserOut.of(user)
             user = await users.change(tx, user_id, **changes)
-            if changes.keys() & {"is_active", "is_super_admin"}:
+            if changes.get("is_active") is False or "is_super_admin" in changes:
                 # The mark of a super admin stands in the tokens: those with the old one must not live on.
                 await self._tokens.end_sessions(tx, user_id, "administration")
                 await self._tokens.revoke(tx, "user", user_id, "administration")
