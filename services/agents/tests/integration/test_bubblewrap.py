@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from agents_service.engines.rules import Confinement
 from agents_service.runners.adapters import Refused
 from agents_service.runners.service import Runner
 from agents_service.runners.settings_adapters import RunnerSettings
+from omoios_local.embedded.process import scratch_directory
 
 UID = 61_000 if os.geteuid() == 0 else None
 
@@ -27,7 +26,7 @@ async def confinement() -> AsyncIterator[Confinement]:
     why = await adapters.why_no_bubblewrap(UID, network=False)
     if why is not None:
         pytest.skip(f"commands cannot be wrapped here: {why}")
-    with scratch() as top:
+    with scratch_directory("omoios-test-") as top:
         for name in ("own/work", "own/home", "other"):
             (top / name).mkdir(parents=True)
         (top / "other" / "secret").write_text("secret")
@@ -42,18 +41,6 @@ async def confinement() -> AsyncIterator[Confinement]:
             hidden=(str(top),),
             bubblewrap=True,
         )
-
-
-class scratch:
-    """A folder that other users can pass through."""
-
-    def __enter__(self) -> Path:
-        self.path = Path(tempfile.mkdtemp(prefix="omoios-test-")).resolve()
-        self.path.chmod(0o755)
-        return self.path
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.path)
 
 
 def content(*parts: str) -> str | None:
@@ -127,7 +114,7 @@ async def test_it_ends_with_everything_it_started(confinement: Confinement) -> N
 
 @pytest.fixture
 def settings() -> Iterator[RunnerSettings]:
-    with scratch() as top:
+    with scratch_directory("omoios-test-") as top:
         yield RunnerSettings(workdir=top / "work", bubblewrap="off", network=False)
 
 
