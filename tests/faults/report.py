@@ -23,11 +23,12 @@ def save(folder: Path, scenario: str, cases: list[Case]) -> None:
 
 
 def saved(folder: Path) -> list[Case]:
-    """The results of the latest run of every scenario. Raises FileNotFoundError for one that was never tried."""
+    """The results of the latest run of every scenario that was tried here."""
     return [
         Case(scenario.name, **row)
         for scenario in SCENARIOS
-        for row in json.loads((folder / f"{scenario.name}.{RESULT}").read_text())
+        if (file := folder / f"{scenario.name}.{RESULT}").exists()
+        for row in json.loads(file.read_text())
     ]
 
 
@@ -74,6 +75,8 @@ def render(cases: list[Case]) -> str:
 
 
 def _result(cases: list[Case]) -> str:
+    if not cases:
+        return "not run yet"
     failed = [case.name for case in cases if case.problems]
     skipped = [case.name for case in cases if case.skipped]
     passed = len(cases) - len(failed) - len(skipped)
