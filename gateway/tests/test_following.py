@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,28 @@ def test_a_failing_resolver_changes_nothing(follower: Follower, names: Names, tm
     names.known = dict.fromkeys(OWNERS)
     assert not follower.look()
     assert {name: servers(tmp_path, name) for name in SERVICES} == before
+
+
+def test_a_name_that_takes_long_keeps_nobody_waiting(follower: Follower, names: Names, tmp_path: Path) -> None:
+    answer = threading.Event()
+    quick = names.lookup
+
+    def slow(host: str, port: int) -> list[str] | None:
+        if host == "billing":
+            answer.wait(60)
+        return quick(host, port)
+
+    follower._lookup = slow
+    names.known["workflow"] = ["10.1.0.8", "10.1.0.9"]
+    names.known["billing"] = ["10.1.0.7"]
+    try:
+        assert follower.look()
+        assert len(servers(tmp_path, "workflow")) == 2
+        assert servers(tmp_path, "billing") == ["http://10.1.0.5:18105"], "what was known stays"
+    finally:
+        answer.set()
+    eventually(follower.look, "the late answer is taken", 30.0)
+    assert servers(tmp_path, "billing") == ["http://10.1.0.7:18105"]
 
 
 def test_the_gateway_of_containers_listens_everywhere_and_can_be_asked_for_its_health(

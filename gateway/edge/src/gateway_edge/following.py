@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from gateway_edge.recent import STAMP
@@ -23,6 +24,7 @@ from gateway_edge.traefik_config import DEFAULT_PORTS, Options, render
 from servicekit.logging import configure, get_logger
 
 POLL_S = 1.0
+ANSWER_S = 1.0
 
 _log = get_logger(__name__)
 
@@ -56,6 +58,8 @@ class Follower:
         self._hosts = {owner: owner for owner in OWNERS} | dict(hosts or {})
         self._lookup = lookup
         self._written: dict[str, list[str]] | None = None
+        self._pool = ThreadPoolExecutor(len(OWNERS), "dns")
+        self._asked: dict[str, Future[list[str] | None]] = {}
 
     def look(self) -> bool:
         """Asks DNS once; whether the configuration was written anew.
@@ -64,10 +68,8 @@ class Follower:
         what is gone, and a failing resolver must not empty a working gateway.
         """
         known = self._written or {}
-        instances = {}
-        for owner in OWNERS:
-            found = self._lookup(self._hosts[owner], DEFAULT_PORTS[owner])
-            instances[owner] = known.get(owner, []) if found is None else found
+        answers = self._ask()
+        instances = {owner: known.get(owner, []) if found is None else found for owner, found in answers.items()}
         changed = instances != self._written
         if changed:
             render(
@@ -81,6 +83,18 @@ class Follower:
             self._written = instances
         (self._directory / STAMP).touch()
         return changed
+
+    def _ask(self) -> dict[str, list[str] | None]:
+        """Service → its instances, None where DNS has not answered.
+
+        All names at once: a resolver may take ten seconds over the name of a service that is away, and the others must
+        not wait for it. Such a question is left open and its answer taken by a later look.
+        """
+        for owner in OWNERS:
+            if owner not in self._asked:
+                self._asked[owner] = self._pool.submit(self._lookup, self._hosts[owner], DEFAULT_PORTS[owner])
+        wait(self._asked.values(), timeout=ANSWER_S)
+        return {owner: self._asked.pop(owner).result() if self._asked[owner].done() else None for owner in OWNERS}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
