@@ -216,8 +216,6 @@ class TestAdministration:
             assert_problem(own, 409, "identity.not_on_yourself")
         await identity.http.patch(path, json={"is_super_admin": True}, headers=root.headers)
         await eventually(identity, ada, 401)
-        # A token that was signed within the second of the revocation counts as older.
-        await asyncio.sleep(1.1)
         second = await identity.login(ada.email, ada.id)
         assert (await identity.http.get(BASE, headers=second.headers)).status_code == 200
         answers = await asyncio.gather(
@@ -302,7 +300,6 @@ class TestEnd:
         ada = await identity.person()
         body = {"current_password": PASSWORD}
         ended = await identity.http.request("DELETE", f"{BASE}/me", json=body, headers=ada.headers)
-        await asyncio.sleep(1.1)
         again = await identity.login(ada.email, ada.id)
         path = f"{BASE}/me/deletion"
         assert (await identity.http.get(path, headers=again.headers)).json() == ended.json()
@@ -351,7 +348,6 @@ class TestEnd:
         ada = await identity.person()
         body = {"current_password": PASSWORD}
         await identity.http.request("DELETE", f"{BASE}/me", json=body, headers=ada.headers)
-        await asyncio.sleep(1.1)
         again = await identity.login(ada.email, ada.id)
         organization = await identity.organization(again)
         assert await run_job(identity, "erase-accounts") == 0

@@ -34,8 +34,7 @@ class UserAdminService:
         return UserPage(items=[UserOut.of(row) for row in items], next_page_token=token)
 
     async def update(self, principal: Principal, user_id: str, body: UpdateUser, address: str) -> UserOut:
-        """Suspends, lets in, or makes a super admin. Sessions end everywhere with a suspension and with
-        a change of rights.
+        """Suspends, lets in, or makes a super admin. A suspension and a change of rights end all sessions everywhere.
 
         Raises `identity.not_on_yourself` (409) for one's own `is_active` and `is_super_admin`.
         """

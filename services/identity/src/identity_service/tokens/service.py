@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -203,7 +204,9 @@ class TokenService:
             address=address,
             user_agent=(user_agent or "")[:512] or None,
         )
-        return self._pair(user, session_id, 1)
+        # Times in tokens are whole seconds: one that is signed within the second of a revocation would look older.
+        revoked = await store.revoked_at(tx, "user", user.id)
+        return self._pair(user, session_id, 1, not_earlier=math.ceil(revoked.timestamp()) if revoked is not None else 0)
 
     async def refresh(self, refresh_token: str, address: str | None) -> TokenPair:
         """The next pair of a session.
@@ -303,9 +306,11 @@ class TokenService:
         async with self._db.reader() as tx:
             return list(await store.list_revocations(tx, after, limit))
 
-    def _pair(self, user: User, session_id: str, generation: int) -> TokenPair:
+    def _pair(self, user: User, session_id: str, generation: int, *, not_earlier: int = 0) -> TokenPair:
         ttl_s = self._settings.access_token_ttl_s
-        extra = {"sa": True} if user.is_super_admin else {}
+        extra: dict[str, Any] = {"sa": True} if user.is_super_admin else {}
+        if not_earlier > utc_now().timestamp():
+            extra |= {"iat": not_earlier, "exp": not_earlier + ttl_s}
         access = self.sign("user", user.id, ttl_s, sid=session_id, **extra)
         refresh = rules.encode(self._refresh_key(session_id), session_id, generation)
         return TokenPair(access.token, refresh, ttl_s)

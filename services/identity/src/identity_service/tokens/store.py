@@ -119,6 +119,14 @@ async def revoke(tx: Tx, principal_type: str, principal_id: str) -> datetime:
     return not_before
 
 
+async def revoked_at(tx: Tx, principal_type: str, principal_id: str) -> datetime | None:
+    """The moment before which the principal's tokens are dead; None where none was ended lately."""
+    query = select(Revocation.not_before).where(
+        Revocation.principal_type == principal_type, Revocation.principal_id == principal_id
+    )
+    return (await tx.session.execute(query)).scalar_one_or_none()
+
+
 async def revocations_since(connection: asyncpg.Connection[Any], moment: datetime) -> Sequence[Mapping[str, Any]]:
     """`principal_type, principal_id, not_before, updated_at` of the rows changed since `moment`."""
     rows: list[asyncpg.Record] = await connection.fetch(
