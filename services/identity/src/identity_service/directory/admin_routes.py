@@ -8,9 +8,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request
 
 from identity_service import errors
-from identity_service.auth.schemas import UserOut
 from identity_service.directory.admin_service import UserAdminService, UserFilters
-from identity_service.directory.schemas import UpdateUser, UserPage
+from identity_service.directory.schemas import UpdateUser, UserOut, UserPage
 from servicekit.auth import CurrentUser
 from servicekit.http import Keyset, client_address, problems
 

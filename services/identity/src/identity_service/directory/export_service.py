@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
-from fastapi.encoders import jsonable_encoder
+from pydantic import TypeAdapter
 
 from identity_service.audit import service as audit
 from identity_service.audit.service import AuditService, Filters
@@ -14,6 +14,8 @@ from servicekit.auth import Principal
 from servicekit.clock import utc_now
 from servicekit.db import Database
 from servicekit.http.paging import MAX_PAGE, KeysetParams
+
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 Section = Callable[[Principal], Awaitable[Any]]
 """The caller → what one room keeps of him."""
@@ -54,4 +56,4 @@ class ExportService:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(jsonable_encoder(value), ensure_ascii=False)
+    return _ANYTHING.dump_json(value).decode()

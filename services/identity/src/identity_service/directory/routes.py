@@ -9,7 +9,6 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from identity_service import errors
-from identity_service.auth.schemas import UserOut
 from identity_service.directory.deletion_service import DeletionService
 from identity_service.directory.export_service import ExportService
 from identity_service.directory.schemas import (
@@ -21,6 +20,7 @@ from identity_service.directory.schemas import (
     PermissionsOut,
     Preferences,
     UpdateProfile,
+    UserOut,
 )
 from identity_service.directory.service import ProfileService
 from servicekit.auth import CurrentUser

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, HttpUrl, StringConstraints, TypeAdapter
 
-from identity_service.auth.schemas import UserOut
+from identity_service.auth.schemas import UserOut as UserOut
 from identity_service.directory import rules
 from identity_service.directory.tables import AccountDeletion
 from identity_service.organizations.schemas import OrganizationSummary
