@@ -48,8 +48,6 @@ class Load:
         self.history = History(seed)
         self.pace = pace
         self.tenants: list[Tenant] = []
-        self.sockets: dict[str, str] = {}
-        """Tenant → how its WebSocket is now: `open`, or why it is not."""
         self._seed = seed
         self._mark = f"{seed:x}"
         self._loop = asyncio.new_event_loop()

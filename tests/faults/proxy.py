@@ -29,10 +29,6 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy-{target}", daemon=True)
         self._server: asyncio.Server | None = None
 
-    @property
-    def mode(self) -> Mode:
-        return self._mode
-
     def start(self) -> Proxy:
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(10)

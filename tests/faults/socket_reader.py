@@ -29,16 +29,11 @@ async def read_socket(load: Load, tenant: Tenant) -> None:
         if tenant.last_sequence is not None:
             query["after"] = str(tenant.last_sequence)
         address = f"{load.url.replace('http', 'ws', 1)}/api/v1/ws/events?{urlencode(query)}"
-        try:
+        with contextlib.suppress(OSError, TimeoutError, WebSocketException):
             async with connect(address, open_timeout=10, close_timeout=1, max_size=4 * 1024**2, proxy=None) as socket:
-                load.sockets[tenant.name] = "open"
                 async for text in socket:
                     _note(load, tenant, connection, json.loads(text))
-            load.sockets[tenant.name] = f"closed with {socket.close_code}"
-        except (OSError, TimeoutError, WebSocketException) as error:
-            load.sockets[tenant.name] = f"{type(error).__name__}: {error}"
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.sleep(PAUSE_S)
+        await asyncio.sleep(PAUSE_S)
 
 
 def _note(load: Load, tenant: Tenant, connection: int, frame: dict[str, object]) -> None:
