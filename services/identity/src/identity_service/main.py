@@ -56,8 +56,11 @@ from servicekit.auth.setup import build_authenticator
 from servicekit.db import Database
 from servicekit.events import Bus, ReplicaSource
 from servicekit.host import Job, Service, run
+from servicekit.logging import get_logger
 from servicekit.redis import RedisClient
 from servicekit.rpc import RpcChannels, RpcServicer
+
+_log = get_logger(__name__)
 
 
 def build(settings: Settings) -> Service:
@@ -109,6 +112,8 @@ def build(settings: Settings) -> Service:
     async def seeds() -> AsyncIterator[None]:
         await organizations.seed()
         await tokens.ensure_keys()
+        if not mail.enabled:
+            _log.warning("no_mail_server", effect="no mail is sent, no address has to be confirmed")
         yield
         passwords.close()
         await asked.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sqlalchemy import text
 
+from identity_service.admin import main
 from identity_service.envelope.rules import Envelope
 from identity_service.mail import rules
 from identity_service.mail.adapters import MailConnection, MailServer, SmtpServer
@@ -298,6 +300,29 @@ async def test_a_server_with_a_foreign_certificate_gets_nothing(
 def test_settings_that_would_not_work_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"smtp|mail_from|http"):
         Settings(**({"env": "test"} | bad))
+
+
+def test_operators_see_what_nobody_got(
+    database: Any, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = database("identity")
+
+    async def refused() -> None:
+        async with made.opened() as db, serving() as sink:
+            chosen = Settings(env="test", smtp_host="127.0.0.1", smtp_port=sink.port, smtp_security="none", **settings)
+            envelope = Envelope.from_base64(chosen.envelope_key_text)
+            mail = MailService(db, chosen, envelope, SmtpServer(chosen))
+            sink.answer_rcpt = "550 no such user"
+            await queue(db, mail, to="nobody@example.com")
+            await mail.send_due()
+
+    asyncio.run(refused())
+    monkeypatch.setenv("OMOIOS_DATABASE_URL", made.url)
+    monkeypatch.setenv("OMOIOS_ENVELOPE_KEY", settings["envelope_key"])
+    assert main(["mails"]) == 0
+    told = capsys.readouterr().out
+    assert "failed       1" in told
+    assert "verify_email to nobody@example.com: recipient: 550" in told
 
 
 def certified(folder: Path) -> tuple[ssl.SSLContext, Path]:
