@@ -95,13 +95,17 @@ def status(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
-    """Processes, memory, outbox age, consumer lag, dead letters, disk use. Exit code 3 when nothing runs."""
-    from omoios_local import observe
+    """Processes, memory, outbox age, consumer lag, dead letters, disk use, and last what is wrong.
+
+    Exit code 3 when nothing runs.
+    """
+    from omoios_local import observe, problems
 
     client: StackClient = context.obj
     with failures():
         units = observe.add_process_figures(client.status())
         figures = observe.collect(client) if units else None
+        found = problems.find(units, figures.as_dict()) if figures else []
         if as_json:
             content = {
                 "state_directory": str(client.state.directory),
@@ -109,6 +113,7 @@ def status(
                 "running": bool(units),
                 "units": units,
                 **(figures.as_dict() if figures else {}),
+                "problems": [problem.as_dict() for problem in found],
             }
             print(json.dumps(content, indent=1))
         elif figures is None:
@@ -118,6 +123,8 @@ def status(
             console.print(screen.steps_text(units))
             console.print()
             console.print(screen.figures_view(figures))
+            console.print()
+            console.print(screen.problems_text(found), soft_wrap=True)
     if not units:
         raise typer.Exit(3)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import nats
 import psutil
 from nats.errors import Error as NatsError
+from nats.js.api import ConsumerInfo
 from nats.js.errors import NotFoundError
 
 from omoios_local.client import StackClient
@@ -32,10 +35,14 @@ class Figures:
     outbox: dict[str, dict[str, Any]]
     """Service → `{pending: rows, oldest_s: seconds, bytes: size of the database}` or `{error: why}`."""
     consumers: list[dict[str, Any]]
-    """`{stream, durable, pending: messages not yet delivered, unacknowledged, redelivered}` of every durable."""
+    """`{stream, durable, pending: messages not yet delivered, unacknowledged, redelivered, idle_s}` of every durable.
+
+    `idle_s`: seconds since it acknowledged last, or since it was made when it never has."""
     dead_letters: int | None
     disk: dict[str, int]
     """Folder of the state directory → bytes."""
+    volume: dict[str, int]
+    """`{free_bytes, total_bytes}` of the file system below the state directory."""
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -43,6 +50,7 @@ class Figures:
             "consumers": self.consumers,
             "dead_letters": self.dead_letters,
             "disk_bytes": self.disk,
+            "volume": self.volume,
         }
 
 
@@ -79,8 +87,13 @@ def collect(client: StackClient) -> Figures:
         outboxes = {name: pool.submit(outbox_of, stack, name) for name in SERVICES}
         disk = pool.submit(disk_use, client.state.directory)
         consumers, dead_letters = asyncio.run(stream_figures(stack))
+        volume = shutil.disk_usage(client.state.directory)
         return Figures(
-            {name: found.result() for name, found in outboxes.items()}, consumers, dead_letters, disk.result()
+            {name: found.result() for name, found in outboxes.items()},
+            consumers,
+            dead_letters,
+            disk.result(),
+            {"free_bytes": volume.free, "total_bytes": volume.total},
         )
 
 
@@ -130,6 +143,7 @@ async def stream_figures(stack: Stack) -> tuple[list[dict[str, Any]], int | None
                     "pending": consumer.num_pending,
                     "unacknowledged": consumer.num_ack_pending,
                     "redelivered": consumer.num_redelivered,
+                    "idle_s": _idle_s(consumer),
                 }
                 for consumer in await manager.consumers_info(name)
             ]
@@ -138,6 +152,11 @@ async def stream_figures(stack: Stack) -> tuple[list[dict[str, Any]], int | None
         return [], None
     finally:
         await connection.close()
+
+
+def _idle_s(consumer: ConsumerInfo) -> float:
+    last = (consumer.ack_floor and consumer.ack_floor.last_active) or consumer.created
+    return round((datetime.now(UTC) - last).total_seconds(), 1)
 
 
 def disk_use(directory: Path) -> dict[str, int]:

@@ -10,7 +10,10 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     # Importing it here would load the NATS client, half a second of CPU that only `status` needs.
+    from collections.abc import Sequence
+
     from omoios_local.observe import Figures
+    from omoios_local.problems import Problem
 
 COLOURS = {"ready": "green", "done": "green", "backoff": "red", "suspended": "yellow", "starting": "yellow"}
 
@@ -90,6 +93,21 @@ def figures_view(figures: Figures) -> Group:
     if busy:
         shown.append(durables)
     return Group(*shown, idle, Text(f"dead letters: {dead}", colour), Text(f"disk: {disk}", "dim"))
+
+
+def problems_text(problems: Sequence[Problem]) -> Text:
+    """One line each: where, what, what to do."""
+    if not problems:
+        return Text("nothing is wrong", "green")
+    lines = []
+    for problem in problems:
+        page = f" ({problem.page})" if problem.page else ""
+        lines.append(
+            Text.assemble(
+                (f"{problem.part:<14}", "bold red"), problem.what, (" → ", "dim"), problem.todo, (page, "dim")
+            )
+        )
+    return Text("\n").join(lines)
 
 
 def progress_printer(console: Console) -> Any:
