@@ -166,6 +166,20 @@ async def test_an_api_key_is_asked_for_once_in_thirty_seconds(keypair: Signing, 
         await auth.authenticate(scope(authorization="Bearer omk_good"))
 
 
+async def test_an_api_key_may_stand_in_a_header_of_its_own(keypair: Signing) -> None:
+    keys = Keys()
+    keys.known["omk_good"] = VerifiedApiKey("key-1", "alice", frozenset({"project:read"}))
+    auth = authenticator(keypair, Source(), verify_api_key=keys.verify)
+    given = scope() | {"headers": [(b"x-api-key", b"omk_good")]}
+    principal = await auth.authenticate(given)
+    assert principal is not None
+    assert (principal.type, principal.id) == (PrincipalType.API_KEY, "key-1")
+    for value in (b"omk_bad", b"", b"a.b.c"):
+        with pytest.raises(AppError) as refused:
+            await auth.authenticate(scope() | {"headers": [(b"x-api-key", value)]})
+        assert refused.value.code == "auth.unauthenticated"
+
+
 async def test_a_revoked_api_key_is_asked_for_again_at_once(keypair: Signing) -> None:
     keys, revocations = Keys(), Revocations()
     keys.known["omk_good"] = VerifiedApiKey("key-1", "alice", frozenset({"*:*"}))

@@ -49,6 +49,7 @@ ACCESS = AccessTable(
         "auth.create_api_key": _OWN_SESSION,
         "auth.list_api_keys": _OWN_SESSION,
         "auth.end_api_key": _OWN_SESSION,
+        "auth.rotate_api_key": _OWN_SESSION,
         "audit.list_organization_audit": Access("org:audit:read"),
         "audit.list_own_audit": Access(),
         "audit.list_user_audit": Access(platform=True),

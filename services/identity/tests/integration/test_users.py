@@ -354,3 +354,28 @@ class TestEnd:
         assert (await identity.http.get(f"/api/v1/organizations/{organization}", headers=again.headers)).is_success
         [wish] = await execute(identity, "SELECT due_at > now() AS later FROM account_deletions")
         assert wish["later"]
+
+
+class TestRotation:
+    async def test_the_old_key_lives_on_for_the_grace(self, identity: Identity) -> None:
+        ada = await identity.person()
+        keys = "/api/v1/auth/api-keys"
+        body = {"name": "ci", "scopes": ["org:read"], "expires_in_days": 30}
+        old = (await identity.http.post(keys, json=body, headers=ada.headers)).json()
+        answer = await identity.http.post(f"{keys}/{old['id']}/rotate", json={"grace_hours": 1}, headers=ada.headers)
+        assert answer.status_code == 201, answer.text
+        new = answer.json()
+        assert (new["name"], new["scopes"]) == ("ci", ["org:read"])
+        for secret in (old["key"], new["key"]):
+            # Both in the header of their own, which every service takes.
+            assert (await identity.http.get(f"{BASE}/me", headers={"X-API-Key": secret})).status_code == 200
+        await execute(identity, "UPDATE api_keys SET expires_at = now() WHERE id = $1", old["id"])
+        gone = await identity.http.post(f"{keys}/{old['id']}/rotate", headers=ada.headers)
+        assert_problem(gone, 404, "identity.api_key_not_found")
+        last = await identity.http.post(f"{keys}/{new['id']}/rotate", json={"grace_hours": 0}, headers=ada.headers)
+        await eventually(identity, Person(ada.id, "", new["key"], ""), 401)
+        assert (await identity.http.get(f"{BASE}/me", headers={"X-API-Key": last.json()["key"]})).status_code == 200
+        too_long = await identity.http.post(
+            f"{keys}/{last.json()['id']}/rotate", json={"grace_hours": 200}, headers=ada.headers
+        )
+        assert too_long.status_code == 422

@@ -70,12 +70,14 @@ class Authenticator:
     async def authenticate(self, scope: Mapping[str, Any]) -> Principal | None:
         """The principal of an ASGI scope with its memberships; None when no credential was presented.
 
-        Bearer first, then the cookie. Raises `auth.unauthenticated` (401) for a bad credential, `auth.cross_origin`
-        (403) for an unsafe method by cookie from elsewhere, `auth.keys_unavailable` (503).
+        Bearer first, then `X-API-Key`, then the cookie. Raises `auth.unauthenticated` (401) for a bad credential,
+        `auth.cross_origin` (403) for an unsafe method by cookie from elsewhere, `auth.keys_unavailable` (503).
         """
-        authorization, cookie = credential_headers(scope["headers"])
+        authorization, cookie, api_key = credential_headers(scope["headers"])
         if authorization is not None:
             return await self.authenticate_credential(bearer(authorization))
+        if api_key is not None:
+            return await self._authenticate_api_key(api_key.decode("latin-1").strip())
         token = access_cookie(cookie) if cookie is not None else None
         if token is None:
             return None
@@ -92,9 +94,11 @@ class Authenticator:
         token = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token")
         if token:
             return await self.authenticate_credential(token[0])
-        authorization, cookie = credential_headers(scope["headers"])
+        authorization, cookie, api_key = credential_headers(scope["headers"])
         if authorization is not None:
             return await self.authenticate_credential(bearer(authorization))
+        if api_key is not None:
+            return await self._authenticate_api_key(api_key.decode("latin-1").strip())
         access = access_cookie(cookie) if cookie is not None else None
         if access is None:
             raise unauthenticated()

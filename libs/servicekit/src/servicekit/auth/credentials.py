@@ -31,15 +31,19 @@ def origin_of(url: str) -> str | None:
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 
-def credential_headers(headers: Sequence[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | None]:
-    """The `Authorization` header and the `Cookie` header that holds the access cookie, each None when absent."""
-    authorization = cookie = None
+def credential_headers(
+    headers: Sequence[tuple[bytes, bytes]],
+) -> tuple[bytes | None, bytes | None, bytes | None]:
+    """`Authorization`, the `Cookie` header that holds the access cookie, and `X-API-Key`; each None when absent."""
+    authorization = cookie = api_key = None
     for name, value in headers:
         if name == b"authorization":
             authorization = value
         elif name == b"cookie" and _COOKIE_MARK in value:
             cookie = value
-    return authorization, cookie
+        elif name == b"x-api-key":
+            api_key = value
+    return authorization, cookie, api_key
 
 
 def access_cookie(header: bytes) -> str | None:

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from identity_service import errors
 from identity_service.auth.api_key_service import ApiKeyService
-from identity_service.auth.schemas import ApiKeyOut, ApiKeyWithSecretOut, CreateApiKey, MessageOut
+from identity_service.auth.schemas import ApiKeyOut, ApiKeyWithSecretOut, CreateApiKey, MessageOut, RotateApiKey
 from servicekit.auth import CurrentUser
 from servicekit.http import answer_not_kept, problems
 
@@ -22,6 +22,12 @@ def router(api_keys: ApiKeyService) -> APIRouter:
     async def create_api_key(body: CreateApiKey, user: CurrentUser) -> ApiKeyWithSecretOut:
         """Make an API key; the secret is shown this once."""
         return await api_keys.create_api_key(user, body)
+
+    @routes.post("/{key_id}/rotate", status_code=201, responses=problems(errors.API_KEY_NOT_FOUND))
+    @answer_not_kept
+    async def rotate_api_key(key_id: UUID, user: CurrentUser, body: RotateApiKey | None = None) -> ApiKeyWithSecretOut:
+        """Make a successor of a key; the old one works on for a while. The secret is shown this once."""
+        return await api_keys.rotate_api_key(user, str(key_id), (body or RotateApiKey()).grace_hours)
 
     @routes.get("")
     async def list_api_keys(user: CurrentUser) -> list[ApiKeyOut]:

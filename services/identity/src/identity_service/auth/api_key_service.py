@@ -70,6 +70,44 @@ class ApiKeyService:
             await self._tokens.revoke(tx, "api_key", key_id, "ended")
             await audit.record(tx, "api_key.ended", actor_id=principal.user_id, key_id=key_id)
 
+    async def rotate_api_key(self, principal: Principal, key_id: str, grace_hours: int) -> ApiKeyWithSecretOut:
+        """A successor with the same name, scopes, organization and length of life; the old key lives on for the grace.
+
+        Raises `identity.api_key_not_found` (404) also for one that has ended.
+        """
+        secret = rules.new_api_key()
+        async with self._db.uow() as tx:
+            old = await store.find_live_api_key(tx, principal.user_id, key_id)
+            if old is None:
+                raise API_KEY_NOT_FOUND()
+            lifetime = old.expires_at - old.created_at if old.expires_at is not None else None
+            key = await store.add_api_key(
+                tx,
+                id=new_id(),
+                user_id=old.user_id,
+                organization_id=old.organization_id,
+                name=old.name,
+                key_prefix=secret[: rules.API_KEY_SHOWN],
+                digest=rules.digest_of(secret),
+                scopes=old.scopes,
+                expires_at=utc_now() + lifetime if lifetime is not None else None,
+            )
+            if grace_hours > 0:
+                await store.expire_api_key(tx, old.id, timedelta(hours=grace_hours))
+            else:
+                await store.end_api_key(tx, old.user_id, old.id)
+            # Whoever remembers the old key asks again, and learns of its end.
+            await self._tokens.revoke(tx, "api_key", old.id, "rotated")
+            await audit.record(
+                tx,
+                "api_key.rotated",
+                actor_id=principal.user_id,
+                key_id=key.id,
+                replaces=old.id,
+                grace_hours=grace_hours,
+            )
+            return ApiKeyWithSecretOut(**ApiKeyOut.of(key).model_dump(), key=secret)
+
     async def end_all_api_keys(self, tx: Tx, user_id: str, reason: str) -> None:
         """Ends every key of the user everywhere, in the caller's transaction."""
         for key_id in await store.end_api_keys(tx, user_id):

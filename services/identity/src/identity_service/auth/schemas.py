@@ -79,6 +79,12 @@ class CreateApiKey(BaseModel):
     organization_id: Annotated[str, Field(max_length=64)] | None = None
 
 
+class RotateApiKey(BaseModel):
+    """How long the old key works beside the new one; 0 ends it at once."""
+
+    grace_hours: Annotated[int, Field(ge=0, le=168)] = 24
+
+
 class SetPassword(BaseModel):
     """A first password."""
 

@@ -29,6 +29,19 @@ async def end_api_key(tx: Tx, user_id: str, key_id: str) -> ApiKey | None:
     return (await tx.session.execute(statement.returning(ApiKey))).scalar_one_or_none()
 
 
+async def find_live_api_key(tx: Tx, user_id: str, key_id: str) -> ApiKey | None:
+    """A key of the user that may be used, locked."""
+    live = (ApiKey.is_active, func.coalesce(ApiKey.expires_at > func.now(), True))
+    query = select(ApiKey).where(ApiKey.id == key_id, ApiKey.user_id == user_id, *live).with_for_update()
+    return (await tx.session.execute(query)).scalar_one_or_none()
+
+
+async def expire_api_key(tx: Tx, key_id: str, within: timedelta) -> None:
+    """Lets a key run out by then, or earlier where it would have."""
+    end = func.least(func.coalesce(ApiKey.expires_at, func.now() + within), func.now() + within)
+    await tx.session.execute(update(ApiKey).where(ApiKey.id == key_id).values(expires_at=end))
+
+
 async def end_api_keys(tx: Tx, user_id: str) -> Sequence[str]:
     """Ends all keys of the user; returns the ids of those that were live."""
     statement = update(ApiKey).where(ApiKey.user_id == user_id, ApiKey.is_active).values(is_active=False)

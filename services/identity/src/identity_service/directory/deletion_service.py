@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from identity_service.audit import service as audit
+from identity_service.auth.api_key_service import ApiKeyService
 from identity_service.auth.service import AuthService
 from identity_service.directory import store
 from identity_service.directory.schemas import DeleteAccount, DeletionOut
@@ -33,11 +34,18 @@ class DeletionService:
     """`erasers`: one of each room that keeps something of a user; the composition root names them."""
 
     def __init__(
-        self, db: Database, settings: Settings, auth: AuthService, tokens: TokenService, erasers: Sequence[Eraser]
+        self,
+        db: Database,
+        settings: Settings,
+        auth: AuthService,
+        api_keys: ApiKeyService,
+        tokens: TokenService,
+        erasers: Sequence[Eraser],
     ) -> None:
         self._db = db
         self._grace = timedelta(days=settings.deletion_grace_days)
         self._auth = auth
+        self._api_keys = api_keys
         self._tokens = tokens
         self._erasers = erasers
 
@@ -60,6 +68,7 @@ class DeletionService:
                 )
             wish = await store.want_deletion(tx, principal.user_id, self._grace)
             await self._tokens.end_sessions(tx, principal.user_id, "deletion")
+            await self._api_keys.end_all_api_keys(tx, principal.user_id, "deletion")
             await self._tokens.revoke(tx, "user", principal.user_id, "deletion")
             await audit.record(tx, "user.deletion_requested", actor_id=principal.user_id, address=address)
             return DeletionOut.of(wish)
