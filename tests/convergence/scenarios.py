@@ -9,7 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 from omoios.agents.events.v1 import events_pb2 as agents
+from omoios.billing.events.v1 import events_pb2 as billing
 from omoios.identity.events.v1 import events_pb2 as identity
+from omoios.vcs.events.v1 import events_pb2 as vcs
 from omoios.workflow.events.v1 import events_pb2 as workflow
 from servicekit.db.event_options import event_type
 from servicekit.events.registry import SERVICES, events_of
@@ -184,6 +186,28 @@ def billing_costs() -> Scenario:
     )
 
 
+def identity_replica() -> Scenario:
+    """Projects are made, paused and archived; a repository moves; an account is opened."""
+
+    def repository(version: int, url: str, owner: str = "") -> Fact:
+        body = vcs.RepositoryReady(project_id="project-1", url=url, github_owner=owner, github_repo=owner)
+        return Fact(body, "project-1", version)
+
+    w = workflow
+    return Scenario(
+        [
+            Fact(w.ProjectCreated(project_id="project-1", name="One"), "project-1", 1),
+            Fact(w.ProjectUpdated(project_id="project-1", status="paused"), "project-1", 2),
+            Fact(w.ProjectUpdated(project_id="project-1", status="active"), "project-1", 3),
+            Fact(w.ProjectCreated(project_id="project-2", name="Two"), "project-2", 1),
+            Fact(w.ProjectArchived(project_id="project-2"), "project-2", 2),
+            repository(2, "https://example.com/one"),
+            repository(4, "https://example.com/two", "octo"),
+            Fact(billing.AccountCreated(account_id="account-1", tier="free"), "account-1"),
+        ]
+    )
+
+
 def vcs_replica() -> Scenario:
     """Tickets become known."""
     created = workflow.TicketCreated
@@ -201,6 +225,7 @@ SCENARIOS: dict[tuple[str, str], Scenario] = {
     ("agents", "sandboxes"): agents_sandboxes(),
     ("billing", "costs"): billing_costs(),
     ("billing", "ledger"): billing_ledger(),
+    ("identity", "replica"): identity_replica(),
     ("monitoring", "alerts"): monitoring_scenarios.alerts(),
     ("monitoring", "anomalies"): monitoring_scenarios.anomalies(),
     ("monitoring", "log"): monitoring_scenarios.log(),
