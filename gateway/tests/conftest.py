@@ -39,6 +39,7 @@ class Upstreams:
 
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    pending_file: Path = field(default_factory=Path)
 
     def start(self, name: str, *instances: str) -> None:
         """Starts one process of stand-ins (``service:instance:port``) and waits until all of them answer."""
@@ -52,13 +53,14 @@ class Upstreams:
             url = f"http://127.0.0.1:{instance.rpartition(':')[2]}/readyz"
             eventually(lambda url=url: answers(url), f"{instance} answers", 30.0)  # type: ignore[misc]
 
-    def start_edge(self, name: str, environment: str, pending_file: Path) -> int:
+    def start_edge(self, name: str, environment: str, pending_file: Path, *, delay_s: float = 0) -> int:
         """Starts an edge process for an environment; returns its port without waiting."""
         port = free_port()
         settings = {
             "OMOIOS_HTTP_PORT": str(port),
             "OMOIOS_ENV": environment,
             "OMOIOS_PENDING_FILE": str(pending_file),
+            "OMOIOS_SHUTDOWN_DELAY_S": str(delay_s),
             "OMOIOS_SERVICE_URLS": json.dumps({key: f"http://127.0.0.1:{self.ports[key]}" for key in SERVICES}),
             "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
         }
@@ -102,7 +104,7 @@ def upstreams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstreams]:
     """One instance of every service; an edge, and one that runs as in production."""
     pending_file = tmp_path_factory.mktemp("edge") / "pending.txt"
     pending_file.write_text("\n".join(map(str, NOT_BUILT)), encoding="utf-8")
-    started = Upstreams({name: free_port() for name in SERVICES})
+    started = Upstreams({name: free_port() for name in SERVICES}, pending_file=pending_file)
     try:
         started.ports["edge"] = started.start_edge("edge", "local", pending_file)
         started.ports["strict-edge"] = started.start_edge("strict-edge", "production", pending_file)

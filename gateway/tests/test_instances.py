@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from gateway.tests.conftest import Gateway, Gateways, Upstreams
-from gateway.tests.polling import eventually
+from gateway.tests.polling import answers, eventually
 from omoios_local.embedded.process import free_port
 
 PATH = "/api/v1/tasks/t1"
@@ -138,3 +138,27 @@ def test_a_service_that_is_all_dead_is_a_problem_and_comes_back(
             assert answer.json()["code"] == "edge.service_unavailable"
     upstreams.start("workflow-a", f"workflow:a:{ports['a']}")
     eventually(lambda: gateway.client.get(PATH).status_code == 200, "the restarted instance is used", 5.0)
+
+
+def test_one_of_two_instances_that_is_told_to_stop_loses_no_request(gateways: Gateways, upstreams: Upstreams) -> None:
+    """Two real edge processes, with the delay that the embedded stack gives to each of several instances."""
+    ports = [upstreams.start_edge(name, "local", upstreams.pending_file, delay_s=2) for name in ("leaving", "staying")]
+    for port in ports:
+        eventually(lambda port=port: answers(f"http://127.0.0.1:{port}/readyz"), "the edge answers", 30.0)  # type: ignore[misc]
+    gateway = gateways.start("leaving", instances={"edge": list(ports)})
+    leaving = upstreams.processes.pop("leaving")
+
+    def ask_until_it_has_left() -> list[int]:
+        found = []
+        with httpx2.Client(base_url=gateway.url, timeout=15.0) as client:
+            while leaving.poll() is None or len(found) < 20:
+                found.append(client.post("/nothing").status_code)
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(ask_until_it_has_left) for _ in range(4)]
+        time.sleep(0.3)
+        leaving.terminate()
+        statuses = Counter(status for future in running for status in future.result())
+    assert set(statuses) == {404}
+    assert statuses[404] >= 80

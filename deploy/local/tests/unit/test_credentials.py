@@ -125,6 +125,15 @@ def test_vcs_reads_this_clone_the_operators_folders_and_allowed_ones(environment
     ).service("workflow")
 
 
+def test_one_of_several_instances_leaves_slowly_and_an_only_one_at_once(environments):
+    delay = "OMOIOS_SHUTDOWN_DELAY_S"
+    environments.numbers = lambda name: [1, 2] if name in ("workflow", "edge") else [1]
+    assert [environments.service(name).get(delay) for name in ("workflow", "billing")] == ["2", None]
+    assert environments.edge()[delay] == "2"
+    environments.operator = {delay: "7"}
+    assert {environments.service(name)[delay] for name in ("workflow", "billing")} == {"7"}
+
+
 def test_a_runner_gets_its_own_settings_and_no_secret_of_the_stack(environments):
     given = {"OMOIOS_RUNNER_TOKEN": "t", "OMOIOS_RUNNER_NAME": "demo", "OMOIOS_DATABASE_URL": "x"}
     environment = environments.runner(2, given)
