@@ -113,3 +113,10 @@ def test_values_are_bounded() -> None:
     for _ in range(40):
         deep = [deep]
     assert "…" in str(public_value(deep))
+
+
+def test_a_bad_filter_names_its_key() -> None:
+    for key in ("event_types", "entity_types", "entity_ids"):
+        with pytest.raises(BadFilter) as error:
+            from_query({key: "x" * 201})
+        assert error.value.key == key

@@ -17,7 +17,11 @@ Grants = Mapping[str, frozenset[str]]
 
 
 class BadFilter(Exception):
-    """A filter that is not a list of at most 200 texts of at most 200 characters each."""
+    """A filter that is not a list of at most 200 texts of at most 200 characters each. `key`: the filter's name."""
+
+    def __init__(self, problem: str, key: str = "") -> None:
+        super().__init__(problem)
+        self.key = key
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,9 @@ class Filters:
 def from_query(texts: Mapping[str, str]) -> Filters:
     """Filters of a query: comma lists, items trimmed, empty ones left out. Raises `BadFilter`."""
     wanted = {
-        key: _bounded([item.strip() for item in texts[key].split(",") if item.strip()]) for key in KEYS if key in texts
+        key: _bounded(key, [item.strip() for item in texts[key].split(",") if item.strip()])
+        for key in KEYS
+        if key in texts
     }
     return Filters().changed(wanted)
 
@@ -64,8 +70,8 @@ def subscribed(message: Mapping[str, Any]) -> dict[str, list[str]]:
             continue
         values = message[key] if message[key] is not None else []
         if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
-            raise BadFilter(f"{key} must be a list of texts")
-        found[key] = _bounded(values)
+            raise BadFilter(f"{key} must be a list of texts", key)
+        found[key] = _bounded(key, values)
     return found
 
 
@@ -79,9 +85,9 @@ def grants_of(organizations: Sequence[str], can: Callable[[str, str], bool]) -> 
     return found
 
 
-def _bounded(values: Sequence[str]) -> list[str]:
+def _bounded(key: str, values: Sequence[str]) -> list[str]:
     if len(values) > VALUES_MAX:
-        raise BadFilter(f"at most {VALUES_MAX} values are possible for one key")
+        raise BadFilter(f"at most {VALUES_MAX} values are possible for one key", key)
     if any(len(value) > VALUE_LENGTH_MAX for value in values):
-        raise BadFilter(f"a value has at most {VALUE_LENGTH_MAX} characters")
+        raise BadFilter(f"a value has at most {VALUE_LENGTH_MAX} characters", key)
     return list(values)

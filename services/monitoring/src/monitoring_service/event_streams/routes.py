@@ -96,7 +96,7 @@ def router(streams: EventStreams) -> APIRouter:
         try:
             filters = from_query({key: text for key, text in given.items() if text is not None})
         except BadFilter as error:
-            raise invalid("event_types", str(error), where="query") from error
+            raise invalid(error.key, str(error), where="query") from error
         try:
             start = _number(last_event_id) if last_event_id else after
         except BadFilter as error:

@@ -86,8 +86,8 @@ class ApiSpecItem(BaseModel):
 class Design(BaseModel):
     """A design; `path` fills a missing endpoint, `purpose` a missing description."""
 
-    architecture: str | dict[str, Any] | None = None
-    data_model: str | dict[str, Any] | None = None
+    architecture: Text | dict[str, Any] | None = None
+    data_model: Text | dict[str, Any] | None = None
     api_spec: list[ApiSpecItem] = Field(default_factory=list)
 
 
