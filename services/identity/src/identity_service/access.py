@@ -92,9 +92,9 @@ ACCESS = AccessTable(
         "users.set_avatar": _OWN_SESSION,
         "users.remove_avatar": _OWN_SESSION,
         "users.list_own_organizations": Access(),
-        "users.get_permissions": Access(),
+        "users.get_permissions": Access("org:read"),
         "users.get_limits": Access("org:read"),
-        "users.get_user": Access(),
+        "users.get_user": Access("org:read"),
         # Pictures stand in pages, where no header goes along; their address is as hard to guess as their content.
         "users.get_avatar": PUBLIC,
         "users.list_users": Access(principals=SIGNED_IN, platform=True),

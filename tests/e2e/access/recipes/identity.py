@@ -41,6 +41,7 @@ ACCOUNTS = {
     "auth.create_api_key": Recipe(body={"name": "one more"}, scope=Scope.ONESELF),
     "auth.list_api_keys": Recipe(scope=Scope.ONESELF),
     "auth.end_api_key": Recipe(scope=Scope.PERSON),
+    "auth.rotate_api_key": Recipe(scope=Scope.PERSON),
     # Whoever makes an organization is no stranger any more.
     "organizations.create_organization": Recipe(
         body={"name": "Another", "slug": "another-{unique}"},
@@ -101,6 +102,32 @@ ONBOARDING = {
     ),
     "onboarding.admin_reset": Recipe(path={"user_id": "{new_user_id}"}, by="super_admin"),
 }
+_NOT_ENDING = Recipe(scope=Scope.ONESELF, answered=404)
+USERS = {
+    "users.get_own": Recipe(scope=Scope.ONESELF),
+    "users.update_own": Recipe(body={"department": "Tests"}, scope=Scope.ONESELF),
+    "users.delete_own": Recipe(
+        body={"current_password": PASSWORD}, scope=Scope.ONESELF, by="leaver", needs=LEAVER, alone=True
+    ),
+    # Nobody of the tests wants his account to end: 404 tells that access was granted.
+    "users.get_deletion": _NOT_ENDING,
+    "users.cancel_deletion": _NOT_ENDING,
+    "users.export_own": Recipe(scope=Scope.ONESELF),
+    "users.get_preferences": Recipe(scope=Scope.ONESELF),
+    "users.update_preferences": Recipe(body={"theme": "dark"}, scope=Scope.ONESELF),
+    # A JSON body is no picture.
+    "users.set_avatar": Recipe(body={"no": "picture"}, scope=Scope.ONESELF, answered=422),
+    "users.remove_avatar": Recipe(scope=Scope.ONESELF),
+    "users.get_avatar": Recipe(
+        path={"user_id": "{new_user_id}", "digest": "0" * 64}, scope=Scope.ONESELF, answered=404
+    ),
+    "users.list_own_organizations": Recipe(scope=Scope.ONESELF),
+    "users.get_permissions": Recipe(query={"organization_id": "{org_id}"}),
+    "users.get_limits": Recipe(query={"organization_id": "{org_id}"}),
+    "users.get_user": Recipe(path={"user_id": "{colleague_id}"}),
+    "users.list_users": Recipe(by="super_admin"),
+    "users.update_user": Recipe(path={"user_id": "{new_user_id}"}, body={"is_verified": True}, by="super_admin"),
+}
 AUDIT = {
     "audit.list_organization_audit": Recipe(),
     "audit.list_own_audit": Recipe(scope=Scope.ONESELF),
@@ -141,4 +168,4 @@ _OAUTH = {
 }
 OAUTH = {f"{mount}.{name}": recipe for mount in ("oauth", "auth_oauth") for name, recipe in _OAUTH.items()}
 
-RECIPES: dict[str, Recipe] = {**ACCOUNTS, **ONBOARDING, **AUDIT, **CREDENTIALS, **OAUTH}
+RECIPES: dict[str, Recipe] = {**ACCOUNTS, **USERS, **ONBOARDING, **AUDIT, **CREDENTIALS, **OAUTH}

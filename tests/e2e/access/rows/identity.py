@@ -85,6 +85,15 @@ def member(rooms: Rooms) -> Rows:
     return {"member_id": made["id"]}
 
 
+@makes("colleague_id")
+def colleague(rooms: Rooms) -> Rows:
+    """A user who is a member of the organization."""
+    user_id = rooms.cast.world.register().user_id
+    body = {"user_id": user_id, "role_id": rooms.cast.roles["member"]}
+    rooms.owner.post(f"/organizations/{rooms.cast.tenant.organization_id}/members", body)
+    return {"colleague_id": user_id}
+
+
 @makes("role_id")
 def role(rooms: Rooms) -> Rows:
     """A role of the organization."""

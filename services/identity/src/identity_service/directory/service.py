@@ -24,7 +24,7 @@ from identity_service.users import service as users
 from identity_service.users.tables import User
 from servicekit.auth import Principal
 from servicekit.db import Database, Tx
-from servicekit.errors import invalid
+from servicekit.errors import FORBIDDEN, invalid
 
 FREE_PLAN = "free"
 
@@ -128,7 +128,11 @@ class ProfileService:
                 raise USER_NOT_FOUND()
             if principal.is_super_admin or user.id == principal.user_id:
                 return UserOut.of(user)
-            if not await organizations.are_colleagues(tx, user.id, list(principal.memberships)):
+            readable = principal.organizations_with("org:read")
+            if principal.scopes is not None and not readable:
+                # A key that may not read organizations reads nobody in them.
+                raise FORBIDDEN.refused()
+            if not await organizations.are_colleagues(tx, user.id, readable):
                 raise USER_NOT_FOUND.refused()
             return ColleagueOut.of(user)
 

@@ -79,11 +79,15 @@ async def enter(tx: Tx, principal: Principal, permission: str | None, organizati
 
 
 async def role_of(tx: Tx, principal: Principal, organization_id: str) -> tuple[str, frozenset[str]]:
-    """(role name, permissions) of the caller as of now; a key keeps what its scopes leave of them."""
-    if organization_id not in principal.memberships:
-        raise ORGANIZATION_NOT_FOUND.refused()
+    """(role name, permissions) of the caller as of now; a key keeps what its scopes leave of them.
+
+    A super admin who is no member has everything, under the name `super_admin`.
+    """
+    await readable(tx, principal, "org:read", organization_id)
     member = await store.find_member_by_user(tx, organization_id, principal.user_id)
     role = await store.find_role(tx, organization_id, member.role_id) if member is not None else None
+    if role is None and principal.is_super_admin:
+        return "super_admin", frozenset({"*:*"})
     if role is None:
         raise ORGANIZATION_NOT_FOUND()
     granted = rules.effective_permissions(role.id, await store.visible_roles(tx, [organization_id]))
