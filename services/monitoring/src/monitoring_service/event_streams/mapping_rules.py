@@ -207,10 +207,14 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 SILENT: dict[str, str] = {
     "identity.user.registered.v1": "belongs to no organization",
     "identity.user.updated.v1": "belongs to no organization",
+    "identity.user.deleted.v1": "belongs to no organization",
+    "identity.session.replayed.v1": "belongs to no organization",
     "identity.membership.changed.v1": "permissions are nobody's news",
     "identity.principal.revoked.v1": "belongs to no organization",
     "identity.signing_key.rotated.v1": "belongs to no organization",
     "workflow.tasks.ready.v1": "a hint between services; the tasks' own events tell the fact",
+    "workflow.execution.restated.v1": "an answer between services; the end itself was told when it came",
+    "billing.reservation.unsettled.v1": "a question between services",
     "agents.sandbox.lifecycle_reported.v1": "told by the sandbox's recorded events already",
     "agents.usage.recorded.v1": "told by billing once it is priced",
 }
