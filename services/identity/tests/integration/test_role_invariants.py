@@ -63,7 +63,7 @@ class Tenant:
 
     def __init__(self, identity: Identity, people: list[str]) -> None:
         self.db = identity.running.service.db
-        self.organizations = OrganizationService(self.db)
+        self.organizations = OrganizationService(self.db, identity.running.service.settings)
         self.members = MemberService(self.db)
         self.roles = RoleService(self.db)
         self.people = people
