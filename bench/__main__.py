@@ -48,10 +48,14 @@ def _operation(stack: Stack, title: str) -> Iterator[Figure]:
     return http.measure(stack, [one for one in http.operations(stack) if one.name == title])
 
 
-def run(chosen: list[str], keep: bool) -> list[Figure]:
-    """Measure with a stack of its own, which is gone afterwards; with `keep` it stays, and the next run finds it."""
+def run(chosen: list[str], keep: bool) -> tuple[list[Figure], list[str]]:
+    """Measure with a stack of its own, which is gone afterwards; with `keep` it stays, and the next run finds it.
+
+    Returns the figures, and what could not be measured and why.
+    """
     stack = Stack(StackClient.here(int(os.environ.get("OMOIOS_PORT_OFFSET", OFFSET))))
     found: list[Figure] = []
+    broken: list[str] = []
     try:
         if not stack.resume():
             say(f"starting a stack with port offset {stack.client.offset}")
@@ -60,12 +64,16 @@ def run(chosen: list[str], keep: bool) -> list[Figure]:
             stack.seed()
         for name in chosen:
             began = time.monotonic()
-            found += SCENARIOS[name](stack)
+            try:
+                found += SCENARIOS[name](stack)
+            except RuntimeError as error:
+                # The others are worth their time all the same.
+                broken.append(f"{name}: {error}")
             say(f"{name}: {time.monotonic() - began:.0f} s")
     finally:
         if not keep:
             stack.down()
-    return found
+    return found, broken
 
 
 def say(text: str) -> None:
@@ -74,7 +82,7 @@ def say(text: str) -> None:
 
 
 def main() -> int:
-    """0 when every asserted target was reached, 1 otherwise."""
+    """0 when everything was measured and every asserted target reached, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", default="", help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--record", action="store_true", help="keep the figures as the baseline")
@@ -84,13 +92,15 @@ def main() -> int:
     if unknown := set(named) - set(SCENARIOS):
         parser.error(f"there is no {', '.join(sorted(unknown))}; one or more of {', '.join(SCENARIOS)}")
     began = time.monotonic()
-    found = run([name for name in SCENARIOS if name in named or not named], given.keep)
+    found, broken = run([name for name in SCENARIOS if name in named or not named], given.keep)
     print(figures.table(found, figures.read_baseline()))
     failed = [figure for figure in found if figure.failed]
     if given.record:
         figures.record(found)
+    for line in broken:
+        say(f"not measured: {line}")
     say(f"{len(found)} figures in {time.monotonic() - began:.0f} s, {len(failed)} asserted targets missed")
-    return int(bool(failed))
+    return int(bool(failed or broken))
 
 
 if __name__ == "__main__":

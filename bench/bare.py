@@ -20,7 +20,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
-from sqlalchemy import ARRAY, Select, func, insert, literal, select, true, union_all
+from sqlalchemy import ARRAY, Integer, Select, bindparam, func, insert, literal, not_, select, true, union_all
 from sqlalchemy import Text as SqlText
 from sqlalchemy import column as sql_column
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -72,9 +72,9 @@ def cards_of(project_id: str) -> Select[Any]:
     lanes = func.unnest(phases).table_valued(sql_column("phase_id", SqlText)).render_derived(name="lanes")
     newest = (
         select(ticket.c.id)
-        .where(ticket.c.project_id == project_id, ticket.c.phase_id == lanes.c.phase_id, ticket.c.hidden.is_(False))
+        .where(ticket.c.project_id == project_id, ticket.c.phase_id == lanes.c.phase_id, not_(ticket.c.hidden))
         .order_by(ticket.c.created_at.desc(), ticket.c.id.desc())
-        .limit(100)
+        .limit(bindparam("per_phase", 100, Integer, literal_execute=True))
         .lateral("newest")
     )
     chosen = select(newest.c.id).select_from(lanes).join(newest, true()).subquery()
@@ -118,9 +118,9 @@ def create(databases: Mapping[str, str]) -> FastAPI:
     async def tickets(organization_id: str, limit: int) -> Any:
         page = (
             select(*columns_of(ticket, TicketOut))
-            .where(ticket.c.organization_id == organization_id, ticket.c.hidden.is_(False))
+            .where(ticket.c.organization_id == organization_id, not_(ticket.c.hidden))
             .order_by(ticket.c.created_at.desc(), ticket.c.id.desc())
-            .limit(limit)
+            .limit(bindparam("most", limit, Integer, literal_execute=True))
         )
         found, total = await rows_of("workflow", page, counts_of("organization_id", organization_id))
         return {"tickets": [dict(row) for row in found], "total": total[0]["coalesce_1"]}

@@ -18,6 +18,7 @@ SECONDS = 1.5
 ROUNDS = 2
 """Bare route, service and gateway take turns; the cheapest round counts, for noise only ever adds."""
 LATENCY_SECONDS = 2.0
+LONGEST_SECONDS = 10.0
 EVENTS_OF_A_BATCH = 100
 
 
@@ -39,6 +40,8 @@ class Operation:
     gateway_rate: Target | None = None
     lone: str = ""
     """A smaller bare route, reported beside the first."""
+    threads: int = 1
+    """Processors that the service's process can use for it at once."""
 
 
 @dataclass
@@ -51,6 +54,7 @@ class Outcome:
     p50_ms: float
     p99_ms: float
     count: int
+    refused: int
 
 
 @dataclass
@@ -62,8 +66,11 @@ class Bare:
     requests: dict[str, Request] = field(default_factory=dict)
 
 
-def load(watch: Watch, plan: Plan) -> Outcome:
-    """Run a plan in a process of its own. Raises RuntimeError when an answer was not a success."""
+def load(watch: Watch, plan: Plan, threads: int = 1, *, shedding: bool = False) -> Outcome:
+    """Run a plan in a process of its own. Raises RuntimeError when an answer was not a success.
+
+    `threads`: processors that one process of ours can use at once. `shedding`: 503 is an answer, not counted.
+    """
     process = module("bench.load")
     assert process.stdin is not None
     assert process.stdout is not None
@@ -77,19 +84,26 @@ def load(watch: Watch, plan: Plan) -> Outcome:
         looks.append(watch.look())
     document = json.loads(process.stdout.readline())
     process.wait(10)
-    bad = {status: count for status, count in document["statuses"].items() if not status.startswith("2")}
-    if bad or not document["count"]:
-        path = plan.requests[0].path
-        raise RuntimeError(f"{path} at port {plan.port}: answers {document['statuses'] or 'none'}")
-    items = document["count"] * plan.events
+    statuses = {int(status): count for status, count in document["statuses"].items()}
+    if not statuses and plan.seconds < LONGEST_SECONDS:
+        # A machine that is very busy: slow is not broken.
+        return load(watch, replace(plan, seconds=LONGEST_SECONDS), threads, shedding=shedding)
+    good = sum(count for status, count in statuses.items() if 200 <= status < 300)
+    refused = statuses.get(503, 0) if shedding else 0
+    if not good or good + refused < sum(statuses.values()):
+        raise RuntimeError(f"{plan.requests[0].path} at port {plan.port}: answers {statuses or 'none'}")
+    items = good * plan.events
     cpu = {name: seconds * 1e6 / items for name, seconds in used(*looks).items()}
     return Outcome(
-        rate=alone(items / document["seconds"], share(*looks), (cpu[name] for name in cpu if name != "postgres")),
+        rate=alone(
+            items / document["seconds"], share(*looks), (cpu[name] / threads for name in cpu if name != "postgres")
+        ),
         seconds=document["seconds"],
         cpu_us=cpu,
         p50_ms=document["p50_ms"],
         p99_ms=document["p99_ms"],
         count=items,
+        refused=refused,
     )
 
 
@@ -132,6 +146,8 @@ def operations(stack: Stack) -> list[Operation]:
             [Request("POST", "/api/v1/auth/login", {}, login)],
             "profile",
             4,
+            # Passwords are hashed in threads without the interpreter's lock.
+            threads=2,
             rate=at_least(30, asserted=True),
             gateway_rate=at_least(30, asserted=True),
         ),
@@ -171,11 +187,10 @@ def start_bare(stack: Stack) -> Bare:
     databases = {name: stack.database_url(name) for name in ("identity", "workflow")}
     bare.process.stdin.write(json.dumps({"port": bare.port, "databases": databases}))
     bare.process.stdin.close()
-    until = 200
+    until = time.monotonic() + 60
     while not exchange(bare.port, b"GET /openapi.json HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200"):
-        until -= 1
         time.sleep(0.05)
-        if not until or bare.process.poll() is not None:
+        if time.monotonic() > until or bare.process.poll() is not None:
             raise RuntimeError("the bare route does not start")
     body = {
         "organization_id": small.organization_id,
@@ -217,7 +232,7 @@ def _measure(stack: Stack, bare: Bare, watch: Watch, operation: Operation) -> It
             lone.append(load(watch, replace(bare_plan, requests=[bare.requests[operation.lone]])).cpu_us["bare"])
         for place, port in ports.items():
             plan = Plan(port, operation.requests, operation.connections, SECONDS, events=operation.events)
-            found[place].append(load(watch, plan))
+            found[place].append(load(watch, plan, operation.threads))
     reference = min(beside)
     item = "event" if operation.events > 1 or operation.service == "agents" else "request"
     for place, outcomes in found.items():
@@ -265,8 +280,10 @@ def many_connections(stack: Stack) -> Iterator[Figure]:
     watch = stack.watch()
     (operation,) = [one for one in operations(stack) if one.name == "ticket create"]
     port = stack.http_port("workflow")
-    few, many = (load(watch, Plan(port, operation.requests, count, 2.5, warm_s=1.0)) for count in (32, 256))
-    note = f"{few.rate:.0f}/s at 32, {many.rate:.0f}/s at 256, p99 {many.p99_ms:.0f} ms"
+    few, many = (
+        load(watch, Plan(port, operation.requests, count, 3.0, warm_s=1.0), shedding=True) for count in (32, 256)
+    )
+    note = f"{few.rate:.0f}/s at 32, {many.rate:.0f}/s at 256, p99 {many.p99_ms:.0f} ms, {many.refused} answered 503"
     group, target = "ticket create at 256 connections", at_least(0.7, asserted=True)
     yield Figure(group, "rate against 32 connections", many.rate / few.rate, "×", target, note)
 

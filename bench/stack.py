@@ -123,7 +123,7 @@ class Stack:
 
     def resume(self) -> bool:
         """Whether a stack of an earlier run is there, filled; one without contents is deleted."""
-        file = self.client.state.directory / KEPT
+        file = self.client.state.secrets / KEPT
         if self.client.running() and file.exists():
             kept = json.loads(file.read_text())
             self.sandboxes = kept["sandboxes"]
@@ -139,7 +139,7 @@ class Stack:
     def _remember(self) -> None:
         tenants = {name: asdict(getattr(self, name)) for name in TENANTS}
         content = json.dumps({**tenants, "sandboxes": self.sandboxes})
-        write_private(self.client.state.directory / KEPT, content)
+        write_private(self.client.state.secrets / KEPT, content)
 
     def _http(self) -> httpx2.Client:
         return httpx2.Client(base_url=f"http://127.0.0.1:{self.gateway_port}", timeout=30, trust_env=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, Row, func, literal, select, text, true, union_all
+from sqlalchemy import ARRAY, Integer, Row, bindparam, func, literal, not_, select, text, true, union_all
 from sqlalchemy import Text as SqlText
 from sqlalchemy import column as sql_column
 
@@ -26,18 +26,20 @@ async def cards(tx: Tx, project_ids: Sequence[str], phases: Sequence[str], per_p
     columns = (literal([pair[place] for pair in pairs], ARRAY(SqlText)) for place in (0, 1))
     names = (sql_column("project_id", SqlText), sql_column("phase_id", SqlText))
     lanes = func.unnest(*columns).table_valued(*names).render_derived(name="lanes")
+    table = _TICKETS.c
     newest = (
-        select(Ticket.id)
-        .where(Ticket.project_id == lanes.c.project_id, Ticket.phase_id == lanes.c.phase_id, Ticket.hidden.is_(False))
-        .order_by(Ticket.created_at.desc(), Ticket.id.desc())
-        .limit(per_phase)
+        select(*(table[name] for name in SHOWN), table.created_at)
+        .where(table.project_id == lanes.c.project_id, table.phase_id == lanes.c.phase_id, not_(table.hidden))
+        .order_by(table.created_at.desc(), table.id.desc())
+        # A number in the text: for a parameter the planner reckons with a tenth of all rows and sorts them.
+        .limit(bindparam("per_phase", per_phase, Integer, literal_execute=True))
         .lateral("newest")
     )
-    chosen = select(newest.c.id).select_from(lanes).join(newest, true()).subquery()
     statement = (
-        select(*(_TICKETS.c[name] for name in SHOWN))
-        .join(chosen, chosen.c.id == _TICKETS.c.id)
-        .order_by(_TICKETS.c.created_at.desc(), _TICKETS.c.id.desc())
+        select(*(newest.c[name] for name in SHOWN))
+        .select_from(lanes)
+        .join(newest, true())
+        .order_by(newest.c.created_at.desc(), newest.c.id.desc())
     )
     return (await tx.session.execute(statement)).all()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import bindparam, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from servicekit.db import Tx
@@ -36,6 +36,10 @@ SELECT * FROM summed ORDER BY project_id, phase_id, status, priority
 ON CONFLICT (project_id, phase_id, status, priority) DO UPDATE SET tickets = c.tickets + excluded.tickets
 """
 
+# Made once: nearly every request about tickets reads one.
+_ONE = select(Ticket).where(Ticket.id == bindparam("ticket"))
+_LOCKED = _ONE.with_for_update(key_share=True).execution_options(populate_existing=True)
+
 
 async def now(tx: Tx) -> datetime:
     """The database's clock."""
@@ -45,10 +49,7 @@ async def now(tx: Tx) -> datetime:
 
 async def get(tx: Tx, ticket_id: str, *, lock: bool = False) -> Ticket | None:
     """One ticket, locked on request."""
-    statement = select(Ticket).where(Ticket.id == ticket_id)
-    if lock:
-        statement = statement.with_for_update(key_share=True).execution_options(populate_existing=True)
-    return (await tx.session.scalars(statement)).one_or_none()
+    return (await tx.session.scalars(_LOCKED if lock else _ONE, {"ticket": ticket_id})).one_or_none()
 
 
 async def get_many(tx: Tx, ids: Sequence[str], *, lock: bool = False) -> list[Ticket]:
