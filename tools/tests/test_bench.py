@@ -77,8 +77,10 @@ def test_events_have_ids_of_their_own_that_grow() -> None:
 
 async def test_every_answer_is_counted_by_its_status() -> None:
     titles: list[str] = []
+    writers: list[asyncio.StreamWriter] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         while head := await reader.readline():
             length = 0
             while (line := await reader.readline()) != b"\r\n":
@@ -90,13 +92,15 @@ async def test_every_answer_is_counted_by_its_status() -> None:
             writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 10\r\n\r\n01234")
             await asyncio.sleep(0.001)
             writer.write(b"56789")
-        writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     requests = [Request("POST", path, {}, '{"title":"t@NUMBER@"}') for path in ("/good", "/bad")]
     outcome: dict[str, Any] = await Run(Plan(port, requests, 4, 0.3, warm_s=0.1)).run()
     server.close()
+    for writer in writers:
+        writer.close()
+        await writer.wait_closed()
     await server.wait_closed()
     assert set(outcome["statuses"]) == {"200", "503"}
     assert sum(outcome["statuses"].values()) == outcome["count"] > 0
