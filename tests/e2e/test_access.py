@@ -24,6 +24,7 @@ PUBLIC = {
     "POST /api/v1/auth/forgot-password",
     "POST /api/v1/auth/reset-password",
     "POST /api/v1/invitations/lookup",
+    "GET /api/v1/users/{user_id}/avatar/{digest}",
     "GET /api/v1/sandboxes/health",
     "GET /api/v1/billing/config",
     "POST /api/v1/billing/webhooks/stripe",
