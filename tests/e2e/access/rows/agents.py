@@ -79,7 +79,8 @@ def commit(rooms: Rooms) -> Rows:
     sha = head(rooms)["head_sha"]
     answer = rooms.owner.call(
         "POST",
-        f"/commits/ticket/{made['sandbox_ticket_id']}/link", {"commit_sha": sha, "agent_id": made["sandbox_agent_id"]}
+        f"/commits/ticket/{made['sandbox_ticket_id']}/link",
+        {"commit_sha": sha, "agent_id": made["sandbox_agent_id"]},
     )
     # Linked already is as good: a ticket may get a second sandbox.
     assert answer.is_success or answer.status_code == 409, answer.text
