@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -53,7 +54,7 @@ class Consumers:
         """Register `async def handler(tx, event)` for event messages; it is called once for each event."""
 
         def add(handler: Callable[[Tx, Event[M]], Awaitable[None]]) -> Any:
-            self._add(types, _one_by_one(handler))
+            self._add(types, OneByOne(handler))
             return handler
 
         return add
@@ -72,7 +73,7 @@ class Consumers:
 
     def on_any(self, service: str, handler: Handler) -> None:
         """Register a handler for every event of a service that has no handler of its own here."""
-        self.on_any_batch(service, _one_by_one(handler))
+        self.on_any_batch(service, OneByOne(handler))
 
     def on_any_batch(self, service: str, handler: BatchHandler) -> None:
         """Register a handler for every event of a service; it is called with neighbouring events together.
@@ -100,17 +101,26 @@ class Consumers:
             source.handlers[kind.subject] = handler
 
 
-def _one_by_one(handler: Callable[[Tx, Event[Any]], Awaitable[None]]) -> BatchHandler:
-    async def each(tx: Tx, events: Sequence[Event[Any]]) -> None:
+class OneByOne:
+    """A handler of single events where a batch is expected: each event has a context, and a span, of its own."""
+
+    def __init__(self, handler: Callable[[Tx, Event[Any]], Awaitable[None]]) -> None:
+        self._handler = handler
+
+    async def __call__(self, tx: Tx, events: Sequence[Event[Any]]) -> None:
+        """Handle the events in their order."""
         for event in events:
             with event_context(event):
-                await handler(tx, event)
-
-    return each
+                await self._handler(tx, event)
 
 
 def event_context(event: Event[Any]) -> Any:
-    """Return the context in which an event is handled: what it causes names it, its chain and its trace."""
+    """Return the context in which an event is handled: what it causes names it, its chain and its trace.
+
+    Where that is the context already, it stays, so that what the event causes is a child of the handler's span.
+    """
+    if context.causation_id.get() == event.id:
+        return nullcontext()
     return context.bind(
         request=event.correlation_id or event.id,
         correlation=event.correlation_id or event.id,

@@ -20,7 +20,7 @@ from servicekit.db import Database, Tx
 from servicekit.db.failures import is_away
 from servicekit.events import deadletters, metrics
 from servicekit.events.bus import Bus
-from servicekit.events.consumers import Source, event_context
+from servicekit.events.consumers import OneByOne, Source, event_context
 from servicekit.events.envelope import REPLAY_FOR, Event, Permanent
 from servicekit.events.feed import PullFeed
 
@@ -180,12 +180,13 @@ class ConsumerLoop:
             if handler is None:
                 continue
             together = list(group)
-            first = together[0]
-            with (
-                event_context(first),
-                telemetry.span(f"{self._durable} {first.type}", kind="consumer", parent=first.traceparent or ""),
-            ):
-                await handler(tx, together)
+            for part in [[event] for event in together] if isinstance(handler, OneByOne) else [together]:
+                first = part[0]
+                with (
+                    event_context(first),
+                    telemetry.span(f"{self._durable} {first.type}", kind="consumer", parent=first.traceparent or ""),
+                ):
+                    await handler(tx, part)
 
     async def _give_back(self, delivery: Delivery, error: Exception) -> None:
         delivered = delivery.message.metadata.num_delivered
