@@ -15,6 +15,7 @@ from servicekit.http import HotRequest, HotRoute, Keyset, Page, decode_token, en
 from servicekit.http.app import create_app
 from servicekit.http.openapi import openapi_document
 from servicekit.http.paging import next_token
+from servicekit.http.ratelimit import RateLimit
 
 TAKEN = ErrorSpec("kit.name_taken", Kind.CONFLICT, "This name is taken.")
 
@@ -175,11 +176,28 @@ def test_openapi(make_service: Any) -> None:
         "schemas"
     ].keys()
     assert "/livez" not in document["paths"]
+    assert {"401", "403", "409", "413", "422", "503"} <= create["responses"].keys()
+    assert {"401", "403", "404", "413", "422", "503"} <= hot["responses"].keys()
+    listing = document["paths"]["/api/v1/books"]["get"]["responses"]
+    assert {"422", "503"} <= listing.keys()
+    assert not {"401", "403", "404", "413", "429"} & listing.keys()
+    assert "application/problem+json" in create["responses"]["422"]["content"]
     assert create["parameters"] == [{"$ref": "#/components/parameters/IdempotencyKey"}]
     assert "IdempotencyKey" not in str(hot)
     for reference in _references(document):
         _, components, kind, name = reference.split("/")
         assert name in document[components][kind], reference
+
+
+def test_a_rate_limit_is_declared(make_service: Any) -> None:
+    made = APIRouter(prefix="/api/v1/slow", tags=["slow"])
+
+    @made.get("", dependencies=[Depends(RateLimit("slow.get", per_minute=5))])
+    async def get() -> int:
+        return 1
+
+    operation = openapi_document(make_service(made))["paths"]["/api/v1/slow"]["get"]
+    assert operation["responses"]["429"] == {"$ref": "#/components/responses/RateLimited"}
 
 
 def test_a_dependency_that_ends_after_the_answer_is_refused(make_service: Any) -> None:
