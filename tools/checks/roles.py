@@ -61,7 +61,7 @@ ROLES = {
     "service": Role(
         own=_of("service rules store tables adapters schemas errors"),
         lower=_of("service rules tables schemas errors"),
-        top=_of("events access settings errors clients replica"),
+        top=_of("events metrics access settings errors clients replica"),
         allows=_of("contracts io"),
     ),
     "rules": Role(own=_of("rules errors"), lower=_of("rules errors"), top=_of("errors"), kit=_of("errors")),
@@ -96,6 +96,7 @@ TOP_MODULES = {
     "errors": Role(kit=_of("errors")),
     "access": Role(kit=_of("auth")),
     "events": Role(lower=_of("rules tables"), allows=_of("contracts")),
+    "metrics": Role(kit=_of("db telemetry")),
     "clients": Role(top=_of("errors clients"), allows=_of("grpc contracts io")),
     "replica": Role(top=_of("clients errors settings"), allows=_of("sql contracts io")),
     # What the kit reads from the service itself, such as identity's own memberships.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "observability"
 ALERTS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"][0]["rules"]
 JOBS = {job["job_name"]: job for job in yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]}
+PANELS: list[dict[str, Any]] = json.loads((FOLDER / "grafana" / "omoios.json").read_text())["panels"]
 PARTS = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 
 # Words of the query language and labels that Prometheus itself adds.
@@ -47,9 +49,8 @@ def metrics() -> dict[str, set[str]]:
     return measured()
 
 
-@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_an_alert_names_what_exists(alert: dict[str, Any], metrics: dict[str, set[str]]) -> None:
-    expression = alert["expr"]
+def check_names(expression: str, metrics: dict[str, set[str]]) -> None:
+    """Each metric of an expression exists, and has the labels that the expression uses."""
     labels = set(re.findall(r"(\w+)=~?\"", expression))
     for group in re.findall(r"by \(([^)]*)\)", expression):
         labels |= {label.strip() for label in group.split(",")}
@@ -60,6 +61,18 @@ def test_an_alert_names_what_exists(alert: dict[str, Any], metrics: dict[str, se
         base = name if name in metrics else re.sub(r"_(?:bucket|count|sum)$", "", name)
         assert base in metrics, name
         assert labels <= metrics[base] | OWN_LABELS, f"{name}: {labels - metrics[base]}"
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+def test_a_panel_names_what_exists(panel: dict[str, Any], metrics: dict[str, set[str]]) -> None:
+    assert panel["targets"]
+    for target in panel["targets"]:
+        check_names(target["expr"], metrics)
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_an_alert_names_what_exists(alert: dict[str, Any], metrics: dict[str, set[str]]) -> None:
+    check_names(alert["expr"], metrics)
     assert (ROOT / alert["annotations"]["runbook"]).is_file()
     assert alert["labels"]["severity"] in ("page", "ticket")
 

@@ -10,6 +10,14 @@ from billing_service.costs.tables import CostRecord
 from billing_service.ledger.tables import Account, Reservation
 from omoios.billing.events.v1 import events_pb2 as events
 from servicekit.db import Tx
+from servicekit.telemetry import counter
+
+_reservations = counter("billing_reservations_total", "Reservations by what became of them.", ("outcome",))
+_RELEASED = frozenset({"cancelled", "failed", "expired", "unknown"})
+
+
+def _count(tx: Tx, outcome: str) -> None:
+    tx.on_commit(_reservations.labels(outcome).inc)
 
 
 def account_created(tx: Tx, account: Account) -> None:
@@ -24,6 +32,7 @@ def account_created(tx: Tx, account: Account) -> None:
 
 def reservation_held(tx: Tx, reservation: Reservation) -> None:
     """A slot and a budget are set aside."""
+    _count(tx, "held")
     expires_at = Timestamp()
     expires_at.FromDatetime(reservation.expires_at)
     message = events.ReservationHeld(
@@ -58,6 +67,7 @@ def reservation_unsettled(tx: Tx, reservation: Reservation) -> None:
 
 def reservation_settled(tx: Tx, reservation: Reservation) -> None:
     """The execution ended; what was spent is known."""
+    _count(tx, "settled")
     message = events.ReservationSettled(
         reservation_id=reservation.id,
         execution_id=reservation.execution_id,
@@ -70,6 +80,7 @@ def reservation_settled(tx: Tx, reservation: Reservation) -> None:
 
 def reservation_released(tx: Tx, reservation: Reservation, reason: str) -> None:
     """The slot is free again: `cancelled`, `failed`, `expired` or `unknown`."""
+    _count(tx, reason if reason in _RELEASED else "released")
     message = events.ReservationReleased(
         reservation_id=reservation.id,
         execution_id=reservation.execution_id,
@@ -102,5 +113,6 @@ def costs_recorded(tx: Tx, account: Account, records: Sequence[CostRecord]) -> N
 
 def limit_reached(tx: Tx, account: Account, limit: str, execution_id: str, detail: str) -> None:
     """A limit stopped an execution."""
+    _count(tx, "refused")
     message = events.LimitReached(account_id=account.id, limit=limit, execution_id=execution_id, detail=detail)
     tx.emit(message, aggregate_id=account.id, organization_id=account.organization_id)

@@ -40,6 +40,10 @@ class TestReserve:
             "held": 1,
         }
         assert await billing.subjects() == ["account.created.v1", "reservation.held.v1"]
+        measured = (await billing.http.get("/metrics")).text
+        assert 'billing_reservations_total{outcome="held"}' in measured
+        assert "\ndb_pool_size 8.0\n" in measured
+        assert "\ndb_pool_in_use " in measured
 
     async def test_a_hundred_at_once_never_pass_the_limit(self, billing: Billing) -> None:
         organization = billing.organization()

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from omoios.vcs.events.v1 import events_pb2 as events
+from servicekit.clock import utc_now
 from servicekit.db import Tx
+from servicekit.telemetry import histogram
 from vcs_service.commits.tables import TicketCommit
 from vcs_service.merging.tables import Merge
 from vcs_service.mirror.tables import Branch, Repository
+
+_merges = histogram(
+    "vcs_merge_duration_seconds",
+    "From a merge's acceptance to its end.",
+    ("outcome",),
+    (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0),
+)
 
 
 def repository_ready(tx: Tx, repository: Repository) -> None:
@@ -123,8 +133,15 @@ def branch_conflicted(tx: Tx, merge: Merge, item: dict[str, str], files: Sequenc
     tx.emit(message, aggregate_id=item["task_id"], organization_id=merge.organization_id)
 
 
+def _measure(merge: Merge) -> None:
+    outcomes = {item["outcome"] for item in merge.outcomes}
+    outcome = next((one for one in ("failed", "conflicted") if one in outcomes or merge.state == one), "merged")
+    _merges.labels(outcome).observe(max(0.0, (utc_now() - merge.created_at).total_seconds()))
+
+
 def merge_finished(tx: Tx, merge: Merge) -> None:
     """Every branch of the list was tried."""
+    tx.on_commit(partial(_measure, merge))
     by_outcome: dict[str, list[str]] = {}
     for outcome in merge.outcomes:
         by_outcome.setdefault(outcome["outcome"], []).append(outcome["task_id"])

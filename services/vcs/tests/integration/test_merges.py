@@ -88,6 +88,7 @@ class TestMerge:
         assert git("show", f"{TARGET}:README.md", cwd=mirror) == "ours"
         assert git("show", f"{TARGET}:three.txt", cwd=mirror) == "3"
         assert (await subjects(vcs)).count("vcs.branch.conflicted.v1") == 1
+        assert 'vcs_merge_duration_seconds_count{outcome="conflicted"}' in (await vcs.http.get("/metrics")).text
 
     async def test_an_unknown_commit_fails_alone(self, vcs: Vcs) -> None:
         project = await vcs.project()

@@ -70,6 +70,13 @@ async def test_an_older_attempt_changes_nothing(flow: Any) -> None:
     assert refused.value.code == "workflow.attempt_superseded"
     with pytest.raises(AppError):
         await flow.fail(old, "boom")
+    measured = (await flow.http.get("/metrics")).text
+    for sample in (
+        'leases_total{outcome="granted"}',
+        'leases_total{outcome="expired"}',
+        'executions_total{outcome="started"}',
+    ):
+        assert f"workflow_{sample}" in measured
     beat = await flow.rpc.HeartbeatTasks(
         pb.HeartbeatTasksRequest(
             attempts=[

@@ -11,6 +11,7 @@ import sqlalchemy.event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from servicekit import telemetry
 from servicekit.db.hint import CommitHint
 from servicekit.db.outbox import CHANNEL as OUTBOX_CHANNEL
 from servicekit.db.transaction import Scope
@@ -75,6 +76,7 @@ class Database:
                 },
             )
             sqlalchemy.event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
+            _measure_pool(self._engine.sync_engine.pool, self._pool_size)
         return self._engine
 
     @property
@@ -159,3 +161,12 @@ def _refuse_closed(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
     """Replace a connection that the server has closed; costs no round trip, as a ping would."""
     if dbapi_connection.driver_connection.is_closed():
         raise DisconnectionError("the server closed this connection")
+
+
+def _measure_pool(pool: Any, size: int) -> None:
+    """Show a process's pool at each scrape; of several pools in one process (tests), the last made."""
+    telemetry.gauge("db_pool_size", "Connections that the pool may hold.").set(size)
+    telemetry.gauge("db_pool_in_use", "Connections of the pool that are taken.").set_function(pool.checkedout)
+    telemetry.gauge("db_pool_open", "Connections that the pool holds, taken and idle.").set_function(
+        lambda: pool.checkedout() + pool.checkedin()
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from servicekit.db import Database, Tx
-from workflow_service import events
+from workflow_service import events, metrics
 from workflow_service.coordination import rules, store
 from workflow_service.coordination.merges_service import MergeQueue
 from workflow_service.coordination.rules import Tally
@@ -70,6 +70,7 @@ class CoordinationService:
         if to_do:
             row = await self._locked(tx, execution.id)
             assert row is not None
+            metrics.execution(tx, "started")
             events.execution_started(tx, row, total)
             await self._merges.queue(tx, row.spec_id, row.id)
             await self._tell(tx, row)
@@ -162,6 +163,7 @@ class CoordinationService:
         execution.version += 1
         await tx.session.flush()
         await self._tasks.close(tx, execution.id)
+        metrics.execution(tx, execution.state)
         events.execution_finished(tx, execution)
         await self._tell(tx, execution, found)
 

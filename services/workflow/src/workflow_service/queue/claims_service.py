@@ -16,7 +16,7 @@ import structlog
 
 from servicekit.db import Database, Tx
 from servicekit.errors import AppError, invalid
-from workflow_service import events
+from workflow_service import events, metrics
 from workflow_service.clients import BillingClient
 from workflow_service.errors import ATTEMPT_SUPERSEDED, TASK_NOT_FOUND
 from workflow_service.queue import claims_store, rules, store
@@ -133,6 +133,7 @@ class ClaimService:
                 lease_s=kind.lease_s,
             )
             claimed = [Claimed(record) for record in records]
+            metrics.leases(tx, "granted", len(claimed))
             for task in claimed:
                 events.task_assigned(tx, task, task.assigned_agent_id, task.sandbox_id, task.attempt)
         return claimed
@@ -194,6 +195,8 @@ class ClaimService:
             renewed = await claims_store.renew(
                 tx, [(one.task_id, one.attempt, one.sandbox_id) for one in attempts], rules.lease_seconds(lease_s)
             )
+            metrics.leases(tx, "renewed", len(renewed))
+            metrics.leases(tx, "lost", len(attempts) - len(renewed))
             rows = await claims_store.leases(tx, [one.task_id for one in attempts])
         answers = []
         for ref in attempts:
@@ -228,6 +231,7 @@ class ClaimService:
         task.head_sha = head_sha or None
         merges = bool(head_sha) and task.spec_id is not None and task.target_branch is not None
         task.merge_state = rules.MERGE_PENDING if merges else rules.MERGE_NONE
+        metrics.task(tx, "completed")
         events.task_completed(
             tx, task, old_status, task.assigned_agent_id or "", ref.sandbox_id, ref.attempt, head_sha, bool(task.result)
         )
@@ -277,6 +281,7 @@ class ClaimService:
         task.retry_count += 1
         task.not_before = now + timedelta(seconds=decision.delay_s)
         task.rescore_at = now
+        metrics.task(tx, "retried")
         events.task_retry_scheduled(
             tx, task, old_status, sandbox_id, task.attempt, task.retry_count, task.max_retries, task.not_before, error
         )
@@ -392,6 +397,7 @@ class ClaimService:
             if task.status not in rules.LEASED or task.lease_expires_at is None or task.lease_expires_at >= now:
                 return
             task.leases_lost += 1
+            metrics.leases(tx, "expired", 1)
             if task.leases_lost >= self._settings.lease_loss_limit:
                 old_status = task.status
                 error = f"The sandbox of this task was lost {task.leases_lost} times."

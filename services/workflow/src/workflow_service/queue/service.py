@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from servicekit.db import Tx
-from workflow_service import events
+from workflow_service import events, metrics
 from workflow_service.dag import rules as dag
 from workflow_service.errors import (
     DEPENDENCIES_FIXED,
@@ -236,6 +236,7 @@ class QueueService:
             end(task, rules.CANCELLED, now)
             task.end_reason = reason
             task.error_message = f"Cancelled: {reason}"
+            metrics.task(tx, "cancelled")
             events.task_cancelled(tx, task, old_status, task.sandbox_id or "", task.attempt, reason)
             changes.append(TaskChange(task, old_status))
         if changes:
@@ -278,6 +279,7 @@ class QueueService:
         old_status = task.status
         end(task, rules.FAILED, now)
         task.error_message = error
+        metrics.task(tx, "failed")
         events.task_failed(tx, task, old_status, task.sandbox_id or "", task.attempt, error, failed_by)
         await tx.session.flush()
         await self.hold_dependents(tx, [task.id])
