@@ -125,6 +125,32 @@ async def test_closed_connections_of_the_pool_are_replaced_without_an_error(db: 
     assert await names(db) == []
 
 
+async def test_commits_last_after_somebody_was_cancelled_while_a_transaction_began(
+    kit_database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has begun, the caller is gone: the pool's only connection must not carry that transaction on."""
+    execute = asyncpg.Connection.execute
+
+    async def cancelled_after_begin(self: asyncpg.Connection, query: str, *arguments: object, **options: object) -> str:
+        status = await execute(self, query, *arguments, **options)
+        if query.startswith("BEGIN"):
+            raise asyncio.CancelledError
+        return status
+
+    async with kit_database.opened(database_pool_size=1) as db:
+        assert await names(db) == []
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncpg.Connection, "execute", cancelled_after_begin)
+            with pytest.raises(asyncio.CancelledError):
+                async with db.uow() as tx:
+                    await tx.connection()
+        async with db.uow() as tx:
+            await (await tx.connection()).execute("INSERT INTO things (id, name) VALUES ('1', 'kept')")
+        observer = await db.connect("observer")
+        assert await observer.fetchval("SELECT count(*) FROM things") == 1
+        await observer.close()
+
+
 async def test_no_database_is_unavailable() -> None:
     nowhere = TestDatabase("x", "x", "postgresql://x:x@127.0.0.1:1/x")
     async with nowhere.opened() as db:

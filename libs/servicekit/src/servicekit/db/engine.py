@@ -75,7 +75,7 @@ class Database:
                     "server_settings": self._server_settings("pool"),
                 },
             )
-            sqlalchemy.event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
+            sqlalchemy.event.listen(self._engine.sync_engine, "checkout", _refuse_unusable)
             _measure_pool(self._engine.sync_engine.pool, self._pool_size)
         return self._engine
 
@@ -157,10 +157,17 @@ class Database:
         }
 
 
-def _refuse_closed(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
-    """Replace a connection that the server has closed; costs no round trip, as a ping would."""
-    if dbapi_connection.driver_connection.is_closed():
+def _refuse_unusable(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
+    """Replace a connection that the server has closed or that was left in a transaction; costs no round trip.
+
+    Whoever is cancelled while BEGIN is under way leaves the server in a transaction that SQLAlchemy does not know of.
+    The driver would make every later transaction of that connection a savepoint of it, whose commit is no commit.
+    """
+    driver = dbapi_connection.driver_connection
+    if driver.is_closed():
         raise DisconnectionError("the server closed this connection")
+    if driver.is_in_transaction() or driver._top_xact is not None:
+        raise DisconnectionError("this connection was left in a transaction")
 
 
 def _measure_pool(pool: Any, size: int) -> None:
