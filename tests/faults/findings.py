@@ -27,6 +27,12 @@ FINDINGS: tuple[Finding, ...] = (
         "Both lock accounts in one order.",
     ),
     Finding(
+        "services",
+        "Acknowledged writes were lost: a request cancelled while its BEGIN was under way left the connection in a "
+        "transaction that nobody knew of; all later commits on it were only savepoints, undone when the process died.",
+        "The pool replaces a connection that was left in a transaction before anybody gets it.",
+    ),
+    Finding(
         "stores",
         "`kill -9` of PostgreSQL just where a transaction begins was answered 500 instead of 503.",
         "The kit knows this failure of the driver, too.",
