@@ -6,6 +6,8 @@ import contextlib
 import os
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,17 @@ from omoios_local.state import State, StateError, choose_directory, repository_r
 
 Progress = Callable[[dict[str, Any]], None]
 DAEMON_START_S = 20.0
+# For a moment after a start the gateway does not reach every service yet. Whatever answers such a path is the service.
+GATEWAY_S = 15.0
+_PATHS = {
+    "identity": "/api/v1/auth/me",
+    "workflow": "/api/v1/projects",
+    "agents": "/api/v1/agents",
+    "monitoring": "/api/v1/monitor/dashboard",
+    "billing": "/api/v1/costs/records",
+    "vcs": "/api/v1/commits/none",
+}
+_NOT_REACHED = frozenset({502, 503, 504})
 
 
 def _ignore(_: dict[str, Any]) -> None:
@@ -71,6 +84,7 @@ class StackClient:
             if not self._keeps_something():
                 self._await_end(pid)
             raise
+        self._await_gateway({unit["part"] for unit in found if unit.get("state") == "ready"})
         return found
 
     def down(self, progress: Progress = _ignore) -> list[str]:
@@ -82,6 +96,16 @@ class StackClient:
         if not self.state.exists():
             return []
         return [f"{row.part} (pid {row.pid})" for row in ProcessTable(self.state).end_all()]
+
+    def _await_gateway(self, ready: set[str]) -> None:
+        """Wait until the gateway reaches the services that are ready, `GATEWAY_S` at most."""
+        if "gateway" not in ready:
+            return
+        until = time.monotonic() + GATEWAY_S
+        address = self.stack().environments.public_url
+        for path in (_PATHS[part] for part in sorted(ready & _PATHS.keys())):
+            while _status(address + path) in _NOT_REACHED and time.monotonic() < until:
+                time.sleep(0.1)
 
     def status(self) -> list[dict[str, Any]]:
         """Every part, instance and step; empty when nothing runs."""
@@ -198,3 +222,15 @@ def log_files(state: State, part: str | None) -> list[Path]:
     if not found:
         raise ValueError(f"no log of {part or 'anything'} in {state.logs}")
     return found
+
+
+def _status(url: str) -> int:
+    """The status of a GET; 502 where nobody answers at all."""
+    try:
+        # A proxy of the environment is not for this machine's own addresses.
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 502
