@@ -29,7 +29,6 @@ OFFSET = 9000
 PASSWORD = "Measure-Twice-Cut-1!"
 TENANTS = ("small", "large", "queue")
 KEPT = "bench.json"
-GATEWAY_S = 60.0
 SMALL, LARGE = 1_000, 100_000
 """Tickets of the two organizations that are compared."""
 SANDBOXES = 128
@@ -111,7 +110,6 @@ class Stack:
 
     def seed(self) -> None:
         """Make the tenants and fill them."""
-        self._await_gateway()
         mailbox = Mailbox(self.client.state.mail)
         with self._http() as http:
             self.small, self.large, self.queue = (_tenant(http, mailbox, name) for name in TENANTS)
@@ -122,15 +120,6 @@ class Stack:
         self.sandboxes = self.sql("agents", lambda c: seeds.sandboxes(c, self.small.organization_id, SANDBOXES))
 
         self._remember()
-
-    def _await_gateway(self) -> None:
-        """Wait until the gateway reaches the service: for a moment after the start it answers 502."""
-        until = time.monotonic() + GATEWAY_S
-        with self._http() as http:
-            while http.get("/api/v1/auth/me").status_code != 401:
-                if time.monotonic() > until:
-                    raise RuntimeError(f"the gateway does not reach identity within {GATEWAY_S:g} s")
-                time.sleep(0.2)
 
     def resume(self) -> bool:
         """Whether a stack of an earlier run is there, filled; one without contents is deleted."""
