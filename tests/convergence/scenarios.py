@@ -97,6 +97,54 @@ def agents_sandboxes() -> Scenario:
     )
 
 
+def agents_departures() -> Scenario:
+    """A member is removed and comes back, one loses the permission, one is suspended, one erases his account.
+
+    Each has an agent of before, busy or idle; the first registers another after he came back.
+    """
+    people = ("u-1", "u-2", "u-3", "u-4", "u-5")
+    later = (BEGIN + timedelta(minutes=5)).isoformat()
+    seed = "".join(
+        f"""
+        INSERT INTO agents (id, organization_id, agent_name, agent_type, status, capabilities, capacity, health_status,
+            tags, registered_by, created_at)
+        VALUES ('agent-{name}', '{ORG}', 'n', 'worker', '{status}', '{{}}', 1, 'healthy', '{{}}', 'user:{user}',
+            '{at}');
+        INSERT INTO sandboxes (id, organization_id, project_id, task_id, ticket_id, spec_id, execution_id, agent_id,
+            attempt, state, engine, isolation, branch, base_sha)
+        VALUES ('sandbox-{name}', '{ORG}', 'project-1', 't-{name}', 'ticket-1', 'spec-1', 'execution-1',
+            'agent-{name}', 1, '{"running" if status == "RUNNING" else "ended"}', 'command', 'local', 'b', 'f');"""
+        for name, user, status, at in [
+            *((user, user, "RUNNING" if user < "u-4" else "IDLE", BEGIN.isoformat()) for user in people),
+            ("u-1-later", "u-1", "RUNNING", later),
+        ]
+    )
+
+    def member(user: str, version: int, permission: str, active: bool = True) -> Fact:
+        body = identity.MembershipChanged(
+            user_id=user, organization_id=ORG, permissions=[permission], active=active, version=version
+        )
+        return Fact(body, f"{user}:{ORG}", version)
+
+    return Scenario(
+        [
+            member("u-1", 2, "agent:*", active=False),
+            member("u-2", 2, "agent:read"),
+            Fact(identity.UserUpdated(user_id="u-3", is_active=False), "u-3", 3, None),
+            Fact(identity.UserDeleted(user_id="u-4"), "u-4", 5, None),
+            member("u-1", 3, "agent:*"),
+            member("u-5", 2, "agent:write"),
+            Fact(identity.UserUpdated(user_id="u-5", is_active=True), "u-5", 3, None),
+        ],
+        seed=seed,
+        made={
+            "sandboxes": ["ended_at"],
+            "revocations": ["due_at"],
+            "agent_status_transitions": ["id"],
+        },
+    )
+
+
 def billing_ledger() -> Scenario:
     """An organization changes its address twice; executions end in each way, one was never reserved."""
 
@@ -222,6 +270,7 @@ def vcs_replica() -> Scenario:
 SCENARIOS: dict[tuple[str, str], Scenario] = {
     **{(service, "access"): access() for service in SERVICES if service != "identity"},
     **{(service, "resources"): resources(service) for service in ("workflow", "agents", "monitoring")},
+    ("agents", "departures"): agents_departures(),
     ("agents", "sandboxes"): agents_sandboxes(),
     ("billing", "costs"): billing_costs(),
     ("billing", "ledger"): billing_ledger(),

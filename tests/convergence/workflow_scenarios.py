@@ -76,7 +76,7 @@ def projects() -> Scenario:
 
 
 def queue() -> Scenario:
-    """Older sandboxes start, complete, stop and fail; some report after they lost their task."""
+    """Older sandboxes start, complete, stop and fail; some report after they lost their task, some are lost."""
 
     def reported(name: str, kind: str, data: bytes = b"{}", attempt: int = 1) -> Fact:
         body = agents.SandboxLifecycleReported(
@@ -84,7 +84,11 @@ def queue() -> Scenario:
         )
         return Fact(body, f"s-{name}")
 
-    leased = ("t-1", "t-2", "t-3")
+    def ended(name: str, reason: str, attempt: int = 1) -> Fact:
+        body = agents.SandboxEnded(sandbox_id=f"s-{name}", task_id=name, attempt=attempt, reason=reason)
+        return Fact(body, f"s-{name}")
+
+    leased = ("t-1", "t-2", "t-3", "t-4", "t-5")
     return Scenario(
         [
             reported("t-1", "agent.started"),
@@ -94,6 +98,10 @@ def queue() -> Scenario:
             reported("t-3", "agent.started"),
             reported("t-3", "agent.error", b"no JSON", attempt=7),
             reported("t-9", "agent.started"),
+            # Taken from an agent in the middle of its work; of an attempt before; and in another way.
+            ended("t-4", "lost"),
+            ended("t-5", "lost", attempt=0),
+            ended("t-5", "terminated"),
         ],
         seed=_workflow_seed([_task_row(name, "assigned", sandbox=f"s-{name}", spec="") for name in leased]),
         made={"tasks": ["started_at", "completed_at", "updated_at"], "tickets": ["updated_at", "status_entered_at"]},

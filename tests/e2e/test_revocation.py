@@ -1,4 +1,4 @@
-"""A sign-out and a removed member are known to every service within seconds."""
+"""A sign-out and a removed member are known to every service within seconds, also where his agents are at work."""
 
 from __future__ import annotations
 
@@ -70,5 +70,83 @@ def test_a_removed_member_is_a_stranger_everywhere(world: World, first: Tenant) 
             "every service treats him as a stranger",
         )
         made = first.owner.post("/specs", {"project_id": first.project_id, "title": "After he left"})
-        live.drain(2.0)
+        # Not 4401, which would have him sign in again: his session is good, there is only nothing left to hear.
+        assert live.wait_closed() == 1008
         assert made["id"] not in str(live.frames)
+
+
+TAKEN = """# Taken from somebody who was removed
+
+## Tasks
+
+### ONLY: In the hands of a former member
+- Command: `echo "$OMOIOS_ATTEMPT" > attempt.txt`
+"""
+
+
+def test_a_removed_members_agents_end_and_their_work_goes_on_without_them(world: World) -> None:
+    tenant = world.tenant()
+    owner, member = tenant.owner, world.register()
+    organization = f"/organizations/{tenant.organization_id}"
+    permissions = ["org:read", "project:read", "ticket:read", "task:write", "agent:write", "agent:read"]
+    role = owner.post(f"{organization}/roles", {"name": "operator", "permissions": permissions})
+    joined = owner.post(f"{organization}/members", {"user_id": member.user_id, "role_id": role["id"]})
+    body = {"agent_type": "worker", "capabilities": [], "capacity": 1, "organization_id": tenant.organization_id}
+    eventually(lambda: member.call("GET", f"/projects/{tenant.project_id}").status_code == 200, "the member is known")
+    agent = eventually(lambda: registered(member, body), "the member may have agents")
+    kept = owner.post("/agents/register", body)
+    spec = world.execute(tenant, TAKEN)
+    own = {"Authorization": f"Bearer {agent['token']}"}
+    claiming = f"/api/v1/agents/{agent['agent_id']}/claim"
+    claimed = world.http.post(claiming, json={"max": 1, "wait_s": 20}, headers=own).json()["claims"]
+    assert len(claimed) == 1
+    sandbox = claimed[0]["sandbox"]
+    at_work = {"Authorization": f"Bearer {sandbox['token']}"}
+    calls = {
+        "sandbox heartbeat": ("POST", f"/api/v1/sandboxes/{sandbox['id']}/heartbeat", {}, at_work),
+        "sandbox event": (
+            "POST",
+            f"/api/v1/sandboxes/{sandbox['id']}/events",
+            {"event_type": "agent.output", "event_data": {"line": "alive"}, "source": "agent"},
+            at_work,
+        ),
+        "sandbox task": ("GET", f"/api/v1/tasks/{claimed[0]['task']['id']}", None, at_work),
+        "repository": (
+            "GET",
+            f"{claimed[0]['repository']['clone_url']}/info/refs?service=git-upload-pack",
+            None,
+            at_work,
+        ),
+        "claim": ("POST", claiming, {"max": 1, "wait_s": 0}, own),
+        "agent": ("GET", f"/api/v1/agents/{agent['agent_id']}", None, own),
+    }
+
+    def answers() -> dict[str, int]:
+        return {
+            name: world.http.request(method, path, json=content, headers=headers).status_code
+            for name, (method, path, content, headers) in calls.items()
+        }
+
+    before = answers()
+    assert all(status < 300 for status in before.values()), before
+    with stream(world, member.token) as live:
+        owner.ok("DELETE", f"{organization}/members/{joined['id']}")
+        assert live.wait_closed() == 1008
+    eventually(lambda: set(answers().values()) == {401}, "sandbox and agent are refused everywhere")
+    assert owner.get(f"/agents/{agent['agent_id']}")["status"] == "TERMINATED"
+    # The task is nobody's now, with no retry used up, and the next runner does it.
+    eventually(
+        lambda: owner.get(f"/tasks/{claimed[0]['task']['id']}")["sandbox_id"] in (None, ""), "the task was given back"
+    )
+    world.runner(tenant, slots=1)
+    assert world.ended(tenant, spec)["execution_status"] == "completed"
+    task = world.tasks(tenant, spec)["ONLY"]
+    assert (task["attempt"], task["retry_count"]) == (2, 0)
+    assert (world.merged(tenant, spec) / "attempt.txt").read_text() == "2\n"
+    assert owner.get(f"/agents/{kept['agent_id']}")["status"] != "TERMINATED"
+
+
+def registered(person: Person, body: dict[str, object]) -> dict[str, str] | None:
+    """The new agent; None where the person may have none yet."""
+    answer = person.call("POST", "/agents/register", body)
+    return dict(answer.json()) if answer.is_success else None

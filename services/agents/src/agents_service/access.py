@@ -50,5 +50,8 @@ ACCESS = AccessTable(
         "ResolveResources": frozenset({"monitoring"}),
         "ListAgentSnapshot": frozenset({"monitoring"}),
     },
-    consumers={"sandboxes": "ends sandboxes whose task is over; acts for the service itself"},
+    consumers={
+        "sandboxes": "ends sandboxes whose task is over; acts for the service itself",
+        "departures": "ends agents whose member left, lost the permission or has no account any more",
+    },
 )

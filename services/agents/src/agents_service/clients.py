@@ -125,11 +125,14 @@ class IdentityClient:
         )
         return {token.sandbox_id: (token.token, moment(token.expires_at)) for token in answer.tokens}
 
-    async def revoke_sandbox(self, sandbox_id: str, organization_id: str, reason: str) -> None:
-        """End every token of a sandbox."""
+    async def revoke(self, principal_type: str, principal_id: str, organization_id: str, reason: str) -> None:
+        """End every token of a sandbox or an agent."""
         await self._stub.RevokePrincipal(
             identity_pb2.RevokePrincipalRequest(
-                principal_type="sandbox", principal_id=sandbox_id, organization_id=organization_id, reason=reason
+                principal_type=principal_type,
+                principal_id=principal_id,
+                organization_id=organization_id,
+                reason=reason,
             )
         )
 

@@ -22,6 +22,7 @@ from agents_service.sandboxes import consumers as sandboxes_consumers
 from agents_service.sandboxes import jobs as sandboxes_jobs
 from agents_service.sandboxes import routes as sandboxes_routes
 from agents_service.sandboxes.completion_service import AttemptService
+from agents_service.sandboxes.departures_service import DepartureService
 from agents_service.sandboxes.messages_service import MessageService
 from agents_service.sandboxes.reading_service import SandboxReading
 from agents_service.sandboxes.service import SandboxService
@@ -49,6 +50,7 @@ def build(settings: Settings) -> Service:
     ingest = IngestService(db, settings)
     reader = EventReader(db)
     sandboxes = SandboxService(db, agents, ingest, workflow, vcs, identity, settings)
+    departures = DepartureService(agents, sandboxes)
     reading = SandboxReading(sandboxes, reader)
     messages = MessageService(sandboxes, wakeups)
     attempts = AttemptService(sandboxes)
@@ -86,8 +88,8 @@ def build(settings: Settings) -> Service:
         ],
         hot_routes=ingest_routes.routes(ingest),
         servicers=[rpc.servicer(agents, sandboxes, messages, reader)],
-        consumers=[sandboxes_consumers.consumers(sandboxes)],
-        jobs=[*agents_jobs.jobs(agents), *ingest_jobs.jobs(ingest), *sandboxes_jobs.jobs(sandboxes)],
+        consumers=[sandboxes_consumers.consumers(sandboxes), sandboxes_consumers.departures(departures)],
+        jobs=[*agents_jobs.jobs(agents), *ingest_jobs.jobs(ingest), *sandboxes_jobs.jobs(sandboxes, departures)],
         lifespans=[flushed],
         stopping=[wakeups.close],
         errors=errors,

@@ -74,6 +74,10 @@ class World:
         async with self.db.reader() as tx:
             return await (await tx.connection()).fetch(query, *values)
 
+    async def execute(self, statement: str, *values: Any) -> None:
+        async with self.db.uow() as tx:
+            await (await tx.connection()).execute(statement, *values)
+
     async def subjects(self) -> list[str]:
         return [row[0] for row in await self.rows("SELECT subject FROM outbox ORDER BY seq")]
 

@@ -321,3 +321,34 @@ async def test_events_of_the_workflow_end_sandboxes_whatever_their_order(world: 
     }
     assert (await world.subjects()).count("agents.sandbox.ended.v1") == 5
     assert len(await world.rows("SELECT 1 FROM revocations")) == 5
+
+
+async def test_an_agent_that_its_former_member_registers_too_late_is_found_and_its_work_given_back(
+    world: Any,
+) -> None:
+    claim = await world.sandbox()
+    agent, sandbox = claim["agent"], claim["sandbox"]
+    kept = await world.register()
+    service = world.running.service
+    departures = next(job for job in service.jobs if job.name == "sweep-departures").run
+    assert await departures() == 0
+    await world.execute("UPDATE agents SET registered_by = 'user:gone' WHERE id = $1", agent["agent_id"])
+    # Of whom nothing is known may be on his way: a super admin, or somebody whose row did not arrive yet.
+    assert await departures() == 0
+    await world.execute(
+        "INSERT INTO replica_memberships (user_id, organization_id, role, permissions, active, version) "
+        "VALUES ('gone', $1, 'owner', '{agent:*}', false, 2)",
+        "org-1",
+    )
+    assert await departures() == 1
+    assert await departures() == 0
+    rows = {row[0]: row[1] for row in await world.rows("SELECT id, status FROM agents")}
+    assert rows == {kept["agent_id"]: "IDLE", agent["agent_id"]: "TERMINATED"}
+    assert [row[0] for row in await world.rows("SELECT end_reason FROM sandboxes")] == ["lost"]
+    intents = {row[0]: row[1] for row in await world.rows("SELECT sandbox_id, principal_type FROM revocations")}
+    assert intents == {sandbox["id"]: "sandbox", agent["agent_id"]: "agent"}
+    revoke = next(job for job in service.jobs if job.name == "revoke-sandbox-tokens").run
+    assert await revoke() == 2
+    assert {("sandbox", sandbox["id"]), ("agent", agent["agent_id"])} <= set(world.identity.revoked)
+    answer = await world.post(f"/agents/{agent['agent_id']}/claim", {}, agent["token"])
+    assert_problem(answer, 409, "agents.agent_not_active")

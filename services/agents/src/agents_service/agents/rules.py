@@ -28,6 +28,8 @@ STATUSES = tuple(TRANSITIONS)
 ACTIVE = frozenset({IDLE, RUNNING})
 """Statuses in which an agent may take tasks."""
 OPERATIONAL = frozenset({SPAWNING, IDLE, RUNNING, DEGRADED})
+MAY_REGISTER = ("agent:write", "agent:*", "*:*")
+"""Permissions of which a member needs one to have agents work for an organization."""
 
 STALE_AFTER_S = 90
 """Seconds without a heartbeat after which the REST health calls an agent unhealthy."""
@@ -131,6 +133,11 @@ def status_after_heartbeat(current: str, reported: str) -> str:
     if current in {SPAWNING, DEGRADED}:
         return IDLE
     return wanted if wanted == current or may_move(current, wanted) else current
+
+
+def may_register(permissions: Collection[str]) -> bool:
+    """Whether a member with these permissions may have agents work for the organization."""
+    return any(permission in permissions for permission in MAY_REGISTER)
 
 
 def missing_sequence_numbers(last: int, received: int) -> list[int]:

@@ -22,6 +22,7 @@ from agents_service.agents.tables import Agent
 from agents_service.clients import IdentityClient
 from agents_service.errors import (
     AGENT_ENDED,
+    AGENT_NOT_ACTIVE,
     AGENT_NOT_FOUND,
     CHECKSUM_INVALID,
     HEARTBEAT_MISMATCH,
@@ -229,9 +230,14 @@ class AgentService:
         return await self.readable(principal, agent_id, "agent:write")
 
     async def work_began(self, tx: Tx, agent_id: str, task_id: str) -> None:
-        """An idle agent has its first sandbox: RUNNING. Joins the transaction."""
+        """An idle agent has its first sandbox: RUNNING. Joins the transaction.
+
+        Raises 409 `agents.agent_not_active` where it was terminated meanwhile.
+        """
         agent = await store.get(tx, agent_id, lock=True)
-        if agent is not None and rules.may_move(agent.status, rules.RUNNING):
+        if agent is None or agent.status == rules.TERMINATED:
+            raise AGENT_NOT_ACTIVE(status=rules.TERMINATED)
+        if rules.may_move(agent.status, rules.RUNNING):
             await self.move(tx, agent, rules.RUNNING, "Task started", "agents", task_id)
 
     async def work_ended(self, tx: Tx, agent_id: str) -> None:
@@ -239,6 +245,26 @@ class AgentService:
         agent = await store.get(tx, agent_id, lock=True)
         if agent is not None and agent.status == rules.RUNNING:
             await self.move(tx, agent, rules.IDLE, "No task left", "agents")
+
+    async def of_member(self, tx: Tx, user_id: str, organization_id: str | None, before: datetime) -> Sequence[str]:
+        """Ids of the living agents that a user registered before a moment, in one organization or in all."""
+        return await store.registered_by(tx, user_id, organization_id, before)
+
+    async def forsaken(self, limit: int) -> Sequence[str]:
+        """Ids of living agents whose registering member may not have agents in their organization any more."""
+        async with self.db.reader() as tx:
+            return await store.forsaken(tx, rules.MAY_REGISTER, limit)
+
+    async def lock(self, tx: Tx, agent_id: str) -> Agent | None:
+        """The agent, if it lives, locked until the end of the transaction."""
+        agent = await store.get(tx, agent_id, lock=True)
+        return None if agent is None or agent.status == rules.TERMINATED else agent
+
+    async def terminate(self, tx: Tx, agent: Agent, reason: str) -> None:
+        """Take a locked agent out of service for good. Joins the transaction."""
+        if not rules.may_move(agent.status, rules.TERMINATED):
+            agent = await self.move(tx, agent, rules.IDLE, reason, "agents")
+        await self.move(tx, agent, rules.TERMINATED, reason, "agents")
 
     async def batch(self, ids: Sequence[str]) -> Sequence[Agent]:
         """Agents by id, for other services."""

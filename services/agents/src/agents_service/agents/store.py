@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import func, insert, select, tuple_, update
 
-from agents_service.agents.rules import OPERATIONAL
+from agents_service.agents.rules import OPERATIONAL, TERMINATED
 from agents_service.agents.tables import Agent, AgentStatusTransition
 from servicekit.db import Tx
 
@@ -25,6 +25,14 @@ UPDATE agents a SET
 FROM old
 WHERE a.id = old.id AND old.organization_id = $5 AND old.status = ANY($6::text[])
 RETURNING old.sequence_number, old.missed_heartbeats, old.status, clock_timestamp() AS received_at
+"""
+
+# A member who was never told of is left alone: his row may still be on its way, and super admins need none.
+_FORSAKEN = """
+SELECT a.id FROM agents a
+JOIN replica_memberships m ON a.registered_by = 'user:' || m.user_id AND m.organization_id = a.organization_id
+WHERE a.status <> 'TERMINATED' AND NOT (m.active AND m.permissions && $1::text[])
+ORDER BY a.id LIMIT $2
 """
 
 
@@ -45,6 +53,22 @@ async def get(tx: Tx, agent_id: str, *, lock: bool = False) -> Agent | None:
 async def by_ids(tx: Tx, ids: Sequence[str]) -> Sequence[Agent]:
     """The agents that exist among `ids`."""
     return (await tx.session.execute(select(Agent).where(Agent.id.in_(ids)))).scalars().all()
+
+
+async def registered_by(tx: Tx, user_id: str, organization_id: str | None, before: datetime) -> Sequence[str]:
+    """Ids of a user's agents that are not terminated, in one organization or in all, registered before a moment."""
+    query = select(Agent.id).where(
+        Agent.registered_by == f"user:{user_id}", Agent.status != TERMINATED, Agent.created_at <= before
+    )
+    if organization_id is not None:
+        query = query.where(Agent.organization_id == organization_id)
+    return (await tx.session.execute(query.order_by(Agent.id))).scalars().all()
+
+
+async def forsaken(tx: Tx, permissions: Sequence[str], limit: int) -> Sequence[str]:
+    """Ids of living agents whose registering member has none of the permissions in their organization any more."""
+    rows = await (await tx.connection()).fetch(_FORSAKEN, list(permissions), limit)
+    return [row["id"] for row in rows]
 
 
 async def page(

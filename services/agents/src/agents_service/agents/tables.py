@@ -23,6 +23,7 @@ class Agent(Base):
             "last_heartbeat",
             postgresql_where=text("status IN ('SPAWNING', 'IDLE', 'RUNNING', 'DEGRADED')"),
         ),
+        Index("ix_agents_registered_by", "registered_by", postgresql_where=text("status <> 'TERMINATED'")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from agents_service.sandboxes.departures_service import DepartureService
 from agents_service.sandboxes.service import SandboxService
 from servicekit.jobs import Job
 
 
-def jobs(service: SandboxService) -> list[Job]:
-    """Tokens of ended sandboxes are revoked at identity; sandboxes that missed the end of their task are found."""
+def jobs(service: SandboxService, departures: DepartureService) -> list[Job]:
+    """Tokens of ended sandboxes are revoked at identity; sandboxes that missed the end of their task are found.
+
+    So are agents that a member registered in the instant of his removal, when no event can name them.
+    """
     return [
         Job("revoke-sandbox-tokens", every_s=1.0, run=service.revoke_tokens, leader=True),
         Job("sweep-sandboxes", every_s=10.0, run=service.sweep, leader=True),
+        Job("sweep-departures", every_s=30.0, run=departures.sweep, leader=True),
     ]

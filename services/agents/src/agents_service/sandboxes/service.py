@@ -182,11 +182,13 @@ class SandboxService:
         done: list[str] = []
         for intent in due:
             try:
-                await self.identity.revoke_sandbox(intent.sandbox_id, intent.organization_id, intent.reason)
+                await self.identity.revoke(
+                    intent.principal_type, intent.principal_id, intent.organization_id, intent.reason
+                )
             except AppError as error:
-                _log.warning("revocation of %s is put off: %s", intent.sandbox_id, error.detail)
+                _log.warning("revocation of %s is put off: %s", intent.principal_id, error.detail)
                 continue
-            done.append(intent.sandbox_id)
+            done.append(intent.principal_id)
         if done:
             async with self.db.uow() as tx:
                 await store.revoked(tx, done)

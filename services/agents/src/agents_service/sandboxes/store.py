@@ -60,6 +60,12 @@ async def has_running(tx: Tx, agent_id: str) -> bool:
     return (await tx.session.execute(query)).scalar_one_or_none() is not None
 
 
+async def running_of(tx: Tx, agent_id: str) -> Sequence[str]:
+    """Ids of the running sandboxes of an agent."""
+    query = select(Sandbox.id).where(Sandbox.agent_id == agent_id, Sandbox.state == RUNNING).order_by(Sandbox.id)
+    return (await tx.session.execute(query)).scalars().all()
+
+
 async def end(tx: Tx, sandbox_id: str, reason: str, completion: dict[str, Any] | None) -> Sandbox | None:
     """Ends a running sandbox; None when another was first."""
     statement = (
@@ -142,21 +148,27 @@ async def take(tx: Tx, sandbox_id: str) -> Sequence[SandboxMessage]:
     return sorted((await tx.session.execute(statement)).scalars().all(), key=lambda row: row.position)
 
 
-async def want_revocation(tx: Tx, sandbox_id: str, organization_id: str, reason: str, delay_s: int) -> None:
-    """Notes that a sandbox's tokens are to end after `delay_s`."""
+async def want_revocation(
+    tx: Tx, principal_id: str, organization_id: str, reason: str, delay_s: int, principal_type: str = "sandbox"
+) -> None:
+    """Notes that the tokens of a sandbox or agent are to end after `delay_s`."""
     due_at = func.clock_timestamp() + timedelta(seconds=delay_s)
     statement = upsert(Revocation).values(
-        sandbox_id=sandbox_id, organization_id=organization_id, reason=reason, due_at=due_at
+        principal_id=principal_id,
+        principal_type=principal_type,
+        organization_id=organization_id,
+        reason=reason,
+        due_at=due_at,
     )
     await tx.session.execute(
-        statement.on_conflict_do_update(index_elements=[Revocation.sandbox_id], set_={"due_at": due_at})
+        statement.on_conflict_do_update(index_elements=[Revocation.principal_id], set_={"due_at": due_at})
     )
 
 
 async def due_revocations(tx: Tx, limit: int, retry_after_s: int) -> Sequence[Revocation]:
     """Takes intents that are due and puts their next try off; a crash leaves them for later."""
     chosen = (
-        select(Revocation.sandbox_id)
+        select(Revocation.principal_id)
         .where(Revocation.due_at <= func.clock_timestamp())
         .order_by(Revocation.due_at)
         .limit(limit)
@@ -164,16 +176,16 @@ async def due_revocations(tx: Tx, limit: int, retry_after_s: int) -> Sequence[Re
     )
     statement = (
         update(Revocation)
-        .where(Revocation.sandbox_id.in_(chosen))
+        .where(Revocation.principal_id.in_(chosen))
         .values(due_at=func.clock_timestamp() + timedelta(seconds=retry_after_s), attempts=Revocation.attempts + 1)
         .returning(Revocation)
     )
     return (await tx.session.execute(statement)).scalars().all()
 
 
-async def revoked(tx: Tx, sandbox_ids: Sequence[str]) -> None:
+async def revoked(tx: Tx, principal_ids: Sequence[str]) -> None:
     """Forgets executed intents."""
-    await tx.session.execute(delete(Revocation).where(Revocation.sandbox_id.in_(sandbox_ids)))
+    await tx.session.execute(delete(Revocation).where(Revocation.principal_id.in_(principal_ids)))
 
 
 async def set_completion(tx: Tx, sandbox_id: str, completion: dict[str, Any]) -> None:

@@ -64,12 +64,14 @@ class SandboxMessage(Base):
 
 
 class Revocation(Base):
-    """The intent to end a sandbox's tokens at identity; executed by a job, deleted when done."""
+    """The intent to end the tokens of a sandbox or an agent at identity; executed by a job, deleted when done."""
 
     __tablename__ = "revocations"
     __table_args__ = (Index("ix_revocations_due_at", "due_at"),)
 
-    sandbox_id: Mapped[str] = mapped_column(primary_key=True)
+    # The column is named after the only principal that it was for at first.
+    principal_id: Mapped[str] = mapped_column("sandbox_id", primary_key=True)
+    principal_type: Mapped[str] = mapped_column(server_default=text("'sandbox'"))
     organization_id: Mapped[str]
     reason: Mapped[str]
     due_at: Mapped[datetime]

@@ -298,18 +298,23 @@ class ClaimService:
         answers = []
         for ref in sorted(attempts, key=lambda one: one.task_id):
             async with self._db.uow() as tx:
-                found = await store.lock(tx, ref.task_id)
-                state = Attempt.LOST if found is None else _state(found[0], ref)
-                if found is not None and state is Attempt.HELD:
-                    if start_failed:
-                        await self._start_failed(tx, *found, reason)
-                    else:
-                        await self._requeue(tx, *found, "released")
-                    state = Attempt.LOST
-                answers.append(AttemptAnswer(ref.task_id, ref.attempt, state))
+                state = await self.release_one(tx, ref, reason if start_failed else None)
+            answers.append(AttemptAnswer(ref.task_id, ref.attempt, state))
         if reason:
             log.info("tasks_released", tasks=len(answers), reason=reason[:200])
         return answers
+
+    async def release_one(self, tx: Tx, ref: AttemptRef, start_error: str | None = None) -> Attempt:
+        """Give one task back if this attempt still holds it; `start_error` counts as a failed start. Joins."""
+        found = await store.lock(tx, ref.task_id)
+        state = Attempt.LOST if found is None else _state(found[0], ref)
+        if found is None or state is not Attempt.HELD:
+            return state
+        if start_error is not None:
+            await self._start_failed(tx, *found, start_error)
+        else:
+            await self._requeue(tx, *found, "released")
+        return Attempt.LOST
 
     async def _start_failed(self, tx: Tx, task: Task, now: datetime, reason: str) -> None:
         task.start_failures += 1

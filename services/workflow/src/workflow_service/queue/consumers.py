@@ -1,4 +1,7 @@
-"""Reports of sandboxes that speak the older protocol: their events drive the same code as the RPCs."""
+"""Reports of sandboxes that speak the older protocol: their events drive the same code as the RPCs.
+
+And sandboxes that were taken from their agent, whose task somebody else has to take over.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,12 @@ def consumers(claims: ClaimService) -> Consumers:
         except AppError as error:
             if error.code not in _LATE:
                 raise
+
+    @c.on(agents.SandboxEnded)
+    async def sandbox_ended(tx: Tx, event: Event[agents.SandboxEnded]) -> None:
+        # Lost: its task goes on without it. Where the task still waits for it, its member or agent is gone.
+        if event.body.reason == "lost":
+            await claims.release_one(tx, AttemptRef(event.body.task_id, event.body.attempt, event.body.sandbox_id))
 
     return c
 

@@ -1,0 +1,66 @@
+"""A member who leaves takes nothing along: the agents that he registered end, with their sandboxes and tokens.
+
+The work is the organization's. What his agents had in hand goes back to the queue, where another agent takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from agents_service.agents.rules import may_register
+from agents_service.agents.service import AgentService
+from agents_service.sandboxes import store
+from agents_service.sandboxes.rules import LOST
+from agents_service.sandboxes.service import SandboxService
+from servicekit.db import Tx
+
+PER_RUN = 100
+
+
+class DepartureService:
+    """Ends agents whose registering member may not have them any more."""
+
+    def __init__(self, agents: AgentService, sandboxes: SandboxService) -> None:
+        self._agents = agents
+        self._sandboxes = sandboxes
+
+    async def membership_changed(
+        self, tx: Tx, user_id: str, organization_id: str, permissions: Sequence[str], active: bool, at: datetime
+    ) -> None:
+        """A member was removed or lost the permission: his agents of before that moment end. Joins the transaction."""
+        if active and may_register(permissions):
+            return
+        reason = "Its member lost the permission" if active else "Its member left the organization"
+        for agent_id in await self._agents.of_member(tx, user_id, organization_id, at):
+            await self._end(tx, agent_id, reason)
+
+    async def account_ended(self, tx: Tx, user_id: str, at: datetime) -> None:
+        """An account was suspended or erased: its agents of before that moment end, wherever they are."""
+        for agent_id in await self._agents.of_member(tx, user_id, None, at):
+            await self._end(tx, agent_id, "Its member's account ended")
+
+    async def sweep(self) -> int:
+        """Ends agents that were registered while the news was on its way; returns how many."""
+        found = await self._agents.forsaken(PER_RUN)
+        for agent_id in found:
+            async with self._sandboxes.db.uow() as tx:
+                await self._end(tx, agent_id, "Its member left the organization")
+        return len(found)
+
+    async def _end(self, tx: Tx, agent_id: str, reason: str) -> None:
+        # Sandboxes before their agent, as everybody locks them; after it once more, for a claim that was quicker.
+        await self._end_sandboxes(tx, agent_id)
+        agent = await self._agents.lock(tx, agent_id)
+        if agent is None:
+            return
+        if await self._end_sandboxes(tx, agent_id):
+            agent = await self._agents.lock(tx, agent_id) or agent
+        await self._agents.terminate(tx, agent, reason)
+        await store.want_revocation(tx, agent_id, agent.organization_id, reason, 0, "agent")
+
+    async def _end_sandboxes(self, tx: Tx, agent_id: str) -> int:
+        running = await store.running_of(tx, agent_id)
+        for sandbox_id in running:
+            await self._sandboxes.end(tx, sandbox_id, LOST)
+        return len(running)
