@@ -10,6 +10,7 @@ from typing import Any, cast
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
 from servicekit.settings import ServiceSettings
@@ -56,7 +57,8 @@ class Verdict:
 class RedisClient:
     """The Redis of a process (a host part); connects at its first command.
 
-    ``raw`` is the ``redis.asyncio`` client. Every command fails after half a second and is not repeated.
+    ``raw`` is the ``redis.asyncio`` client. Every command fails after half a second; it is repeated once,
+    at once, where the connection was broken.
     """
 
     def __init__(self, settings: ServiceSettings) -> None:
@@ -67,7 +69,9 @@ class RedisClient:
             socket_connect_timeout=settings.redis_timeout_s,
             socket_timeout=settings.redis_timeout_s,
             max_connections=MAX_CONNECTIONS,
-            retry=Retry(NoBackoff(), 0),
+            # Connections of the pool are dead after a restart of Redis, and each is found out by a command only. What
+            # is kept here bears a command that happens twice; one that timed out has used up its time.
+            retry=Retry(NoBackoff(), 1, (RedisConnectionError,)),
             health_check_interval=30,
         )
 

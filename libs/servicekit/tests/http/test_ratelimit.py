@@ -51,6 +51,17 @@ async def test_the_limit_holds_under_concurrency_and_frees_itself(redis: RedisCl
     assert not all([(await redis.limit("k", requests=10, per_s=2.0)).allowed for _ in range(3)])
 
 
+async def test_connections_that_broke_meanwhile_fail_no_command(redis: RedisClient, redis_part: EmbeddedRedis) -> None:
+    settings = ServiceSettings(env="test", redis_url=redis_part.url())
+    await asyncio.gather(*(redis.limit("b", requests=1000, per_s=1.0) for _ in range(10)))
+    killer = RedisClient(settings)
+    # As after a restart: every connection of the pool is dead, and nobody has noticed yet.
+    await killer.raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await killer.close()
+    answers = await asyncio.gather(*(redis.limit("b", requests=1000, per_s=1.0) for _ in range(10)))
+    assert all(answer.allowed for answer in answers)
+
+
 async def test_cost_and_burst(redis: RedisClient) -> None:
     assert (await redis.limit("c", requests=100, per_s=100, burst=5, cost=5)).allowed
     refused = await redis.limit("c", requests=100, per_s=100, burst=5, cost=2)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import grpc
 import pytest
 
 from omoios.vcs.v1 import vcs_pb2 as pb
+from vcs_service import leases
 from vcs_service.merging.adapters import Merger
 
 from .conftest import ORGANIZATION, Vcs, git
@@ -134,6 +136,35 @@ class TestMerge:
         done = await merge(vcs, project, item("task-1", head))
         assert done.state == pb.MERGE_STATE_FINISHED
         assert git("rev-parse", TARGET, cwd=mirror) == stands
+        assert await subjects(vcs) == ["vcs.branch.merged.v1", "vcs.merge.finished.v1"]
+
+    async def test_a_killed_worker_is_followed_soon_and_a_slow_one_is_left_alone(
+        self, vcs: Vcs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        project = await vcs.project()
+        head = await vcs.work(project, "task-1", {"one.txt": "1\n"})
+        await merge(vcs, project, item("task-1", head), run=False)
+        monkeypatch.setattr(leases, "LEASE", timedelta(seconds=1))
+        begun = asyncio.Event()
+
+        async def endless(self: Merger, *arguments: Any) -> Any:
+            begun.set()
+            await asyncio.Event().wait()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Merger, "merge", endless)
+            slow = asyncio.create_task(vcs.job("run-merges"))
+            await asyncio.wait_for(begun.wait(), 20)
+            begun.clear()
+            await asyncio.sleep(2.5)
+            await vcs.job("run-merges")
+            assert not begun.is_set(), "another instance took a merge whose worker lives"
+            slow.cancel()
+            await asyncio.gather(slow, return_exceptions=True)
+        async with asyncio.timeout(20):
+            while "vcs.merge.finished.v1" not in await subjects(vcs):
+                await vcs.job("run-merges")
+                await asyncio.sleep(0.1)
         assert await subjects(vcs) == ["vcs.branch.merged.v1", "vcs.merge.finished.v1"]
 
     async def test_two_instances_carry_a_merge_out_once(self, vcs: Vcs) -> None:

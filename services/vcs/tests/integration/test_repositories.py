@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import grpc
 import pytest
 
 from omoios.vcs.v1 import vcs_pb2 as pb
+from servicekit.ids import new_id
+from vcs_service import leases
+from vcs_service.mirror.repository_adapters import Mirrors
 
 from .conftest import ORGANIZATION, Vcs, commit, git, with_token
 
@@ -49,6 +53,34 @@ class TestMirror:
         request = pb.BindRepositoryRequest(project_id=project, organization_id=ORGANIZATION, url=str(vcs.origin))
         again = (await vcs.call("BindRepository", request, "workflow")).repository
         assert again.version > first.version
+
+    async def test_a_killed_fetch_is_begun_anew_soon_and_a_slow_one_is_left_alone(
+        self, vcs: Vcs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        project = new_id("project-")
+        bind = pb.BindRepositoryRequest(project_id=project, organization_id=ORGANIZATION, url=str(vcs.origin))
+        await vcs.call("BindRepository", bind, "workflow")
+        monkeypatch.setattr(leases, "LEASE", timedelta(seconds=1))
+        begun = asyncio.Event()
+
+        async def endless(self: Mirrors, *arguments: Any, **options: Any) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Mirrors, "fetch", endless)
+            slow = asyncio.create_task(vcs.job("mirror-repositories"))
+            await asyncio.wait_for(begun.wait(), 20)
+            begun.clear()
+            await asyncio.sleep(2.5)
+            await vcs.job("mirror-repositories")
+            assert not begun.is_set(), "another instance took a repository whose worker lives"
+            slow.cancel()
+            await asyncio.gather(slow, return_exceptions=True)
+        async with asyncio.timeout(20):
+            while (await vcs.repository(project)).state != pb.REPOSITORY_STATE_READY:
+                await vcs.job("mirror-repositories")
+                await asyncio.sleep(0.1)
 
     @pytest.mark.parametrize(
         "url",

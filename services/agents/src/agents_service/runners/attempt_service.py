@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,21 +52,33 @@ class AttemptWork:
         ]
         try:
             await asyncio.to_thread(self.folders.make)
-            await self._work()
+            await self._beside(helpers)
         except Over as error:
             _log.info("attempt %s is over: %s", self.api.sandbox_id, error)
         except Refused as error:
             _log.error("attempt %s was refused: %s", self.api.sandbox_id, error)
-        except asyncio.CancelledError:
-            if self.job is not None:
-                await asyncio.shield(self.job.stop("The runner goes away"))
-            raise
         finally:
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
             if not self.settings.keep_folders:
                 await asyncio.shield(asyncio.to_thread(self.folders.remove))
+
+    async def _beside(self, helpers: Sequence[asyncio.Task[None]]) -> None:
+        """The work, for as long as no helper fails: it would wait for ever for a stream that nobody sends."""
+        work = asyncio.create_task(self._work())
+        try:
+            waiting: set[asyncio.Task[None]] = {work, *helpers}
+            while not work.done():
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for ended in done:
+                    ended.result()
+        finally:
+            if not work.done():
+                if self.job is not None:
+                    await asyncio.shield(self.job.stop("The runner goes away"))
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
 
     async def release(self) -> None:
         """Stop and give the task back."""

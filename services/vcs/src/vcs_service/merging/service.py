@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,7 @@ import structlog
 
 from servicekit.db import Database, Tx
 from servicekit.errors import AppError, Kind, invalid
-from vcs_service import events
+from vcs_service import events, leases
 from vcs_service.errors import MERGE_IS_ANOTHER, PROJECT_NOT_FOUND
 from vcs_service.merging import rules, store
 from vcs_service.merging.adapters import Merged, Merger
@@ -19,8 +20,6 @@ from vcs_service.mirror import attempts_service as attempts
 from vcs_service.mirror.rules import ZERO_SHA, head_ref
 from vcs_service.mirror.service import MirrorService
 from vcs_service.mirror.tables import Repository
-
-LEASE = timedelta(minutes=5)
 
 _log = structlog.get_logger(__name__)
 
@@ -92,11 +91,16 @@ class MergingService:
         done = 0
         while True:
             async with self._db.uow() as tx:
-                merge = await store.take_open(tx, LEASE)
+                merge = await store.take_open(tx, leases.LEASE)
             if merge is None:
                 return done
-            await self._run(merge)
+            async with leases.renewed(functools.partial(self._renew, merge)):
+                await self._run(merge)
             done += 1
+
+    async def _renew(self, merge: Merge, lease: timedelta) -> None:
+        async with self._db.uow() as tx:
+            await store.renew(tx, merge.id, merge.tries, lease)
 
     async def _run(self, merge: Merge) -> None:
         try:
@@ -140,7 +144,7 @@ class MergingService:
             current = await store.find(tx, merge.id, lock=True)
             assert current is not None
             if item in rules.remaining(current.items, current.outcomes):
-                current = await store.lease(tx, merge.id, LEASE, outcomes=[*current.outcomes, outcome])
+                current = await store.lease(tx, merge.id, leases.LEASE, outcomes=[*current.outcomes, outcome])
                 await self._announce(tx, current, item, outcome)
             return current
 

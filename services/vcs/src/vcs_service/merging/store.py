@@ -81,6 +81,12 @@ async def finish(tx: Tx, merge_id: str, **values: Any) -> Merge:
     return await change(tx, merge_id, lease_until=None, finished_at=func.now(), **values)
 
 
+async def renew(tx: Tx, merge_id: str, tries: int, length: timedelta) -> None:
+    """Prolongs the lease of the worker that took the merge as the given try; changes nothing for any other."""
+    mine = (Merge.id == merge_id, Merge.state == "running", Merge.tries == tries)
+    await tx.session.execute(update(Merge).where(*mine).values(lease_until=func.now() + length))
+
+
 async def lease(tx: Tx, merge_id: str, length: timedelta, **values: Any) -> Merge:
     """Sets the given columns; nobody else takes the merge for `length`."""
     return await change(tx, merge_id, lease_until=func.now() + length, **values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Sequence
 from datetime import timedelta
@@ -13,7 +14,7 @@ from servicekit.auth import Principal, PrincipalType
 from servicekit.clock import utc_now
 from servicekit.db import Database, Tx
 from servicekit.errors import AppError, Kind, invalid
-from vcs_service import events
+from vcs_service import events, leases
 from vcs_service.errors import (
     ATTEMPT_SUPERSEDED,
     MALFORMED_PUSH,
@@ -29,8 +30,6 @@ from vcs_service.mirror.rules import RefusedURL, Source
 from vcs_service.mirror.tables import Repository
 from vcs_service.settings import Settings
 
-# A fetch may take its full time-out; a second instance waits a little longer before it takes over.
-FETCH_LEASE = timedelta(minutes=16)
 MAX_TRIES = 5
 READY = "ready"
 FAILED = "failed"
@@ -137,11 +136,16 @@ class MirrorService:
         done = 0
         while True:
             async with self._db.uow() as tx:
-                repository = await store.take_due(tx, FETCH_LEASE)
+                repository = await store.take_due(tx, leases.LEASE)
             if repository is None:
                 return done
-            await self._mirror(repository)
+            async with leases.renewed(functools.partial(self._renew, repository)):
+                await self._mirror(repository)
             done += 1
+
+    async def _renew(self, repository: Repository, lease: timedelta) -> None:
+        async with self._db.uow() as tx:
+            await store.renew(tx, repository.project_id, repository.tries, lease)
 
     async def refresh(self, repository: Repository, *, timeout_s: float) -> None:
         """Fetches now, for a spec that starts; a failure is logged and leaves the mirror as it was."""

@@ -84,6 +84,12 @@ async def take_due(tx: Tx, lease: timedelta) -> Repository | None:
     return (await tx.session.execute(statement)).scalar_one_or_none()
 
 
+async def renew(tx: Tx, project_id: str, tries: int, length: timedelta) -> None:
+    """Prolongs the lease of the worker that took the repository as the given try; changes nothing for any other."""
+    mine = (Repository.project_id == project_id, Repository.due_at.is_not(None), Repository.tries == tries)
+    await tx.session.execute(update(Repository).where(*mine).values(due_at=func.now() + length))
+
+
 async def add_branch(tx: Tx, **values: Any) -> Branch | None:
     """Inserts the branch of an attempt; None when it is there already."""
     statement = upsert(Branch).values(**values).on_conflict_do_nothing().returning(Branch)
