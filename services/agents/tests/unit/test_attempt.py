@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,4 +46,4 @@ async def test_an_attempt_ends_when_nobody_sends_its_events(tmp_path: Path, monk
             await attempt.run()
     await api.close()
     assert ended == ["work"]
-    assert not list(tmp_path.iterdir())
+    assert not await asyncio.to_thread(os.listdir, tmp_path)

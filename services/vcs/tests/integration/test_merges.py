@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from omoios.vcs.v1 import vcs_pb2 as pb
-from vcs_service import leases
 from vcs_service.merging.adapters import Merger
+from vcs_service.mirror import leases_service as leases
 
 from .conftest import ORGANIZATION, Vcs, git
 

@@ -12,7 +12,7 @@ import pytest
 
 from omoios.vcs.v1 import vcs_pb2 as pb
 from servicekit.ids import new_id
-from vcs_service import leases
+from vcs_service.mirror import leases_service as leases
 from vcs_service.mirror.repository_adapters import Mirrors
 
 from .conftest import ORGANIZATION, Vcs, commit, git, with_token

@@ -11,12 +11,13 @@ import structlog
 
 from servicekit.db import Database, Tx
 from servicekit.errors import AppError, Kind, invalid
-from vcs_service import events, leases
+from vcs_service import events
 from vcs_service.errors import MERGE_IS_ANOTHER, PROJECT_NOT_FOUND
 from vcs_service.merging import rules, store
 from vcs_service.merging.adapters import Merged, Merger
 from vcs_service.merging.tables import Merge
 from vcs_service.mirror import attempts_service as attempts
+from vcs_service.mirror import leases_service as leases
 from vcs_service.mirror.rules import ZERO_SHA, head_ref
 from vcs_service.mirror.service import MirrorService
 from vcs_service.mirror.tables import Repository

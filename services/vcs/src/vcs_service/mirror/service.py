@@ -14,7 +14,7 @@ from servicekit.auth import Principal, PrincipalType
 from servicekit.clock import utc_now
 from servicekit.db import Database, Tx
 from servicekit.errors import AppError, Kind, invalid
-from vcs_service import events, leases
+from vcs_service import events
 from vcs_service.errors import (
     ATTEMPT_SUPERSEDED,
     MALFORMED_PUSH,
@@ -24,6 +24,7 @@ from vcs_service.errors import (
     REPOSITORY_NOT_FOUND,
     REPOSITORY_NOT_READY,
 )
+from vcs_service.mirror import leases_service as leases
 from vcs_service.mirror import rules, store
 from vcs_service.mirror.repository_adapters import Mirrors
 from vcs_service.mirror.rules import RefusedURL, Source
