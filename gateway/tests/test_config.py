@@ -48,10 +48,19 @@ def test_all_instances_are_servers_with_a_health_check(tmp_path: Path) -> None:
 
 def test_nothing_buffers_and_503_is_never_replaced(tmp_path: Path) -> None:
     _, http = rendered(tmp_path)
-    assert not any("buffering" in middleware for middleware in http["middlewares"].values())
+    buffering = {name for name, middleware in http["middlewares"].items() if "buffering" in middleware}
+    assert {name for name, router in http["routers"].items() if buffering & set(router["middlewares"])} == {"too-large"}
     assert http["middlewares"]["error-pages"]["errors"]["status"] == ["502", "504"]
     for name, router in http["routers"].items():
         assert "remove-headers" in router["middlewares"] or router["entryPoints"] == ["limits"], name
+
+
+def test_no_answer_of_the_gateway_itself_is_without_a_page(tmp_path: Path, operations: list[Operation]) -> None:
+    _, http = rendered(tmp_path, not_built=operations)
+    streams = {rule.name for rule in load().rules if rule.stream}
+    for name, router in http["routers"].items():
+        if name not in (*streams, "too-large") and "entryPoints" not in router:
+            assert router["middlewares"][-2:] == ["error-pages", "retry"], name
 
 
 def test_limits_follow_the_setting(tmp_path: Path) -> None:

@@ -123,6 +123,10 @@ def test_a_push_of_many_megabytes_is_streamed(gateway: Gateway, method: str) -> 
 
 
 def test_a_body_that_is_declared_too_large_is_refused(gateway: Gateway) -> None:
+    """Often enough to meet a reset while the body is still being written, which made one answer in four a 502."""
     assert gateway.client.post("/api/v1/tasks/upload", content=b"x" * 9_000_000).json()["bytes"] == 9_000_000
-    answer = gateway.client.post("/api/v1/tasks/upload", content=b"x" * 10_000_000)
-    assert (answer.status_code, answer.json()["code"]) == (413, "edge.body_too_large")
+    for path in ["/api/v1/tasks/upload"] * 10 + ["/nothing"] * 2:
+        answer = gateway.client.post(path, content=b"x" * 10_000_000, headers={"Origin": "http://localhost:3000"})
+        assert (answer.status_code, answer.json()["code"]) == (413, "edge.body_too_large")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"

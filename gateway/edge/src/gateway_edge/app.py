@@ -31,6 +31,8 @@ from servicekit.errors import AppError
 from servicekit.http.edge import Edge
 from servicekit.http.problems import render
 
+ERROR_PAGES = {413: BODY_TOO_LARGE, 502: SERVICE_UNAVAILABLE, 504: GATEWAY_TIMEOUT}
+
 
 class EdgeApp:
     """The edge's pages and its fallback.
@@ -116,11 +118,11 @@ class EdgeApp:
         return self._document.response(request, "no-cache")
 
     async def error_page(self, request: Request) -> Response:
-        """What a client sees instead of the gateway's own 502 or 504; the gateway asks for it by GET."""
+        """What a client sees instead of the gateway's own 413, 502 or 504; the gateway asks for it by GET."""
         status = request.path_params["status"]
-        if status not in (502, 504):
+        if status not in ERROR_PAGES:
             raise NOT_FOUND()
-        return _problem(request.scope, GATEWAY_TIMEOUT() if status == 504 else SERVICE_UNAVAILABLE(), status, "")
+        return _problem(request.scope, ERROR_PAGES[status](), status, "")
 
     async def limited_page(self, request: Request) -> Response:
         """What a client sees when the gateway's own limit stops it; the gateway asks for it by GET."""
@@ -132,15 +134,12 @@ class EdgeApp:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1013, "reason": SERVICE_UNAVAILABLE.code})
             return
-        error, status = self.refusal(scope["method"], scope["path"], _declared_length(scope))
+        error, status = self.refusal(scope["method"], scope["path"])
         await _problem(scope, error, status, scope["path"])(scope, receive, send)
 
-    def refusal(self, method: str, path: str, declared_bytes: int = 0) -> tuple[AppError, int]:
+    def refusal(self, method: str, path: str) -> tuple[AppError, int]:
         """Why the edge has no answer to a request, and the status that says it."""
         rule = self._routes.rule_of(path, self._settings.env)
-        exempt = rule is not None and rule.name in self._routes.body_limit_exempt
-        if declared_bytes > self._routes.body_limit_bytes > 0 and not exempt:
-            return BODY_TOO_LARGE(headers={"Connection": "close"}), 413
         if rule is None or rule.owner == EDGE:
             return NOT_FOUND(), 404
         listed = pending.find(self._not_built, self._built, method, path)
@@ -148,13 +147,6 @@ class EdgeApp:
             return NOT_BUILT_YET(f"{listed} is not built yet.", operation=listed), 404
         # The rule's owner has no ready instance: the gateway sends its requests here only then.
         return SERVICE_UNAVAILABLE(f"The service {rule.owner} does not answer.", service=rule.owner), 502
-
-
-def _declared_length(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value)
-    return 0
 
 
 def _json(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:

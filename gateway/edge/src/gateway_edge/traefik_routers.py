@@ -37,7 +37,7 @@ def routers(
         "rule": "PathPrefix(`/`)",
         "priority": FALLBACK,
         "service": EDGE,
-        "middlewares": ["remove-headers"],
+        "middlewares": ["remove-headers", "error-pages", "retry"],
     }
     return found
 
@@ -88,14 +88,14 @@ def pending_routers(
             "rule": f"PathPrefix(`{literal}`) && ({' || '.join(alternatives)})",
             "priority": PENDING + priority_of(rule),
             "service": EDGE,
-            "middlewares": ["remove-headers"],
+            "middlewares": ["remove-headers", "error-pages", "retry"],
         }
     return routers
 
 
 def _chain(rule: Rule, limits: Sequence[str] = ()) -> list[str]:
     if rule.owner == EDGE:
-        return ["remove-headers", *limits, "error-pages"]
+        return ["remove-headers", *limits, "error-pages", "retry"]
     if rule.stream:
         return ["remove-headers", *limits, "retry-unsent"]
     return ["remove-headers", *limits, "error-pages", "retry"]
@@ -148,7 +148,7 @@ def _too_large_router(routes: Routes) -> dict[str, Any]:
         "rule": f"HeaderRegexp(`Content-Length`, `^[0-9]{{{digits},}}$`)" + (f" && {exempt}" if exempt else ""),
         "priority": TOO_LARGE,
         "service": EDGE,
-        "middlewares": ["remove-headers"],
+        "middlewares": ["remove-headers", "too-large-page", "refuse-body"],
     }
 
 
