@@ -92,7 +92,7 @@ def build(settings: Settings) -> Service:
     profiles = ProfileService(db, settings, organizations)
     # Every room that keeps something of a user stands in both lists.
     erasers = [api_key_service.erase, oauth_service.erase, credentials_service.erase, onboarding_service.erase]
-    deletions = DeletionService(db, settings, auth, api_keys, tokens, erasers)
+    deletions = DeletionService(db, settings, auth, api_keys, tokens, mail, erasers)
     exports = ExportService(
         db,
         audit,

@@ -11,7 +11,7 @@ import pytest
 
 from servicekit.testing.problems import assert_problem
 
-from .conftest import PASSWORD, Identity, Person, Start
+from .conftest import PASSWORD, Identity, Person
 
 BASE = "/api/v1/users"
 PNG = b"\x89PNG\r\n\x1a\n" + b"pixels"
@@ -277,83 +277,6 @@ class TestExport:
         }
         unknown = {row["table_name"] for row in rows} - exported - set(others)
         assert unknown == set()
-
-
-class TestEnd:
-    async def test_only_with_the_password_and_not_as_the_only_owner(self, identity: Identity) -> None:
-        ada = await identity.person()
-        organization = await identity.organization(ada)
-        for body in (None, {"current_password": "wrong"}):
-            refused = await identity.http.request("DELETE", f"{BASE}/me", json=body, headers=ada.headers)
-            assert_problem(refused, 400, "identity.wrong_password")
-        body = {"current_password": PASSWORD}
-        alone = await identity.http.request("DELETE", f"{BASE}/me", json=body, headers=ada.headers)
-        assert_problem(alone, 409, "identity.sole_owner")
-        assert "Org" in alone.json()["detail"]
-        assert alone.json()["organization_ids"] == organization
-        await identity.http.delete(f"/api/v1/organizations/{organization}", headers=ada.headers)
-        ended = await identity.http.request("DELETE", f"{BASE}/me", json=body, headers=ada.headers)
-        assert ended.status_code == 202
-        await eventually(identity, ada, 401)
-
-    async def test_taken_back_within_the_grace_period(self, identity: Identity) -> None:
-        ada = await identity.person()
-        body = {"current_password": PASSWORD}
-        ended = await identity.http.request("DELETE", f"{BASE}/me", json=body, headers=ada.headers)
-        again = await identity.login(ada.email, ada.id)
-        path = f"{BASE}/me/deletion"
-        assert (await identity.http.get(path, headers=again.headers)).json() == ended.json()
-        assert await run_job(identity, "erase-accounts") == 0
-        assert (await identity.http.delete(path, headers=again.headers)).status_code == 204
-        for answer in (
-            await identity.http.get(path, headers=again.headers),
-            await identity.http.delete(path, headers=again.headers),
-        ):
-            assert_problem(answer, 404, "identity.deletion_not_found")
-        await execute(identity, "UPDATE account_deletions SET due_at = now()")
-        assert await run_job(identity, "erase-accounts") == 0
-        assert (await identity.http.get(f"{BASE}/me", headers=again.headers)).status_code == 200
-
-    async def test_erased_when_its_time_has_come(self, start: Start) -> None:
-        identity = await start(deletion_grace_days=0)
-        ada, bob = await identity.person("ada@example.com"), await identity.person()
-        organization = await identity.organization(bob)
-        role = await identity.role_id(bob, organization, "owner")
-        members = f"/api/v1/organizations/{organization}/members"
-        await identity.http.post(members, json={"user_id": ada.id, "role_id": role}, headers=bob.headers)
-        await identity.http.patch(f"{BASE}/me", json={"full_name": "Ada Lovelace"}, headers=ada.headers)
-        await identity.http.put(f"{BASE}/me/avatar", content=PNG, headers=ada.headers)
-        made = await identity.http.post("/api/v1/auth/api-keys", json={"name": "k"}, headers=ada.headers)
-        body = {"current_password": PASSWORD}
-        assert (await identity.http.request("DELETE", f"{BASE}/me", json=body, headers=ada.headers)).status_code == 202
-        assert await run_job(identity, "erase-accounts") == 1
-        key = Person(ada.id, "", made.json()["key"], "")
-        await eventually(identity, key, 401)
-        [row] = await execute(identity, "SELECT * FROM users WHERE id = $1", ada.id)
-        assert row["email"] == f"{ada.id}@deleted.invalid"
-        assert (row["full_name"], row["password_hash"], row["is_active"]) == (None, None, False)
-        assert row["deleted_at"] is not None
-        for table in ("api_keys", "user_avatars", "organization_memberships", "account_deletions"):
-            assert await execute(identity, f"SELECT 1 FROM {table} WHERE user_id = $1", ada.id) == []
-        told = await execute(identity, "SELECT subject FROM outbox WHERE aggregate_id = $1 ORDER BY seq", ada.id)
-        assert told[-1]["subject"] == "identity.user.deleted.v1"
-        left = (await identity.http.get(members, headers=bob.headers)).json()
-        assert [item["user_id"] for item in left] == [bob.id]
-        # The address is free again and means somebody else.
-        again = await identity.person("ada@example.com")
-        assert again.id != ada.id
-
-    async def test_an_owner_who_became_the_only_one_stays_for_now(self, start: Start) -> None:
-        identity = await start(deletion_grace_days=0)
-        ada = await identity.person()
-        body = {"current_password": PASSWORD}
-        await identity.http.request("DELETE", f"{BASE}/me", json=body, headers=ada.headers)
-        again = await identity.login(ada.email, ada.id)
-        organization = await identity.organization(again)
-        assert await run_job(identity, "erase-accounts") == 0
-        assert (await identity.http.get(f"/api/v1/organizations/{organization}", headers=again.headers)).is_success
-        [wish] = await execute(identity, "SELECT due_at > now() AS later FROM account_deletions")
-        assert wish["later"]
 
 
 class TestRotation:

@@ -27,6 +27,10 @@ TEMPLATES: Mapping[str, frozenset[str]] = {
     "reset_password": frozenset({"url"}),
     "password_changed": frozenset({"reset_url"}),
     "session_replayed": frozenset({"device", "reset_url"}),
+    "deletion_requested": frozenset({"day", "url"}),
+    "deletion_cancelled": frozenset({"reset_url"}),
+    "deletion_deferred": frozenset({"organizations", "url"}),
+    "account_deleted": frozenset(),
     "invitation": frozenset({"organization", "inviter", "role", "url", "days"}),
 }
 

@@ -110,6 +110,10 @@ class MailService:
                 if mail is None or not await self._send(connection, mail):
                     return
 
+    async def forget(self, tx: Tx, address: str) -> None:
+        """Deletes what was or would be sent to an address whose account is erased, in the caller's transaction."""
+        await store.forget(tx, address)
+
     async def purge(self) -> None:
         """Drops mails that were done with a month ago: they name addresses."""
         async with self._db.uow() as tx:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from identity_service.mail import rules
@@ -96,7 +96,14 @@ async def list_in(tx: Tx, states: Collection[str], limit: int) -> Sequence[Mail]
     return (await tx.session.execute(query)).scalars().all()
 
 
+async def forget(tx: Tx, recipient: str) -> None:
+    """Deletes the mails to an address but those that are being sent at this moment."""
+    states = ("queued", *rules.FINAL_STATES)
+    await tx.session.execute(delete(Mail).where(Mail.recipient == recipient, Mail.state.in_(states)))
+
+
 async def purge(tx: Tx, older_than: timedelta) -> int:
-    """Deletes mails that were done with before; returns how many."""
-    statement = delete(Mail).where(Mail.state.in_(rules.FINAL_STATES), Mail.updated_at < func.now() - older_than)
+    """Deletes mails that were done with before, and those whose account is gone; returns how many."""
+    old = or_(Mail.updated_at < func.now() - older_than, Mail.template == "account_deleted")
+    statement = delete(Mail).where(Mail.state.in_(rules.FINAL_STATES), old)
     return len((await tx.session.execute(statement.returning(Mail.id))).all())

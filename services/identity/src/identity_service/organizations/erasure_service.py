@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from identity_service import events
 from identity_service.audit import service as audit
 from identity_service.organizations import invitation_store, rules, store
 from identity_service.organizations.standing_service import announce_member, keep_an_owner
@@ -21,8 +22,13 @@ async def owned_alone(tx: Tx, user_id: str) -> Sequence[Organization]:
     return alone
 
 
-async def leave_all(tx: Tx, user_id: str) -> None:
-    """Ends every membership of the user. Raises `identity.last_owner`.
+async def belongs_anywhere(tx: Tx, user_id: str) -> bool:
+    """Whether the user has a membership."""
+    return bool(await store.organizations_of(tx, user_id))
+
+
+async def leave_all(tx: Tx, user_id: str, email: str | None) -> None:
+    """Ends every membership of the user; invoices go to his address no more. Raises `identity.last_owner`.
 
     Organizations are locked in the order of their ids, before the account itself: all who lock both do it so.
     """
@@ -33,6 +39,10 @@ async def leave_all(tx: Tx, user_id: str) -> None:
             continue
         if organization.is_active:
             organization = await keep_an_owner(tx, organization, member)
+        if email is not None and (organization.billing_email or "").lower() == email:
+            # Billing follows this event and forgets it as well.
+            organization = await store.change_organization(tx, organization_id, billing_email=None)
+            events.organization_updated(tx, organization)
         await store.delete_member(tx, member.id)
         await announce_member(tx, user_id, organization, None)
         await audit.record(
@@ -48,5 +58,4 @@ async def leave_all(tx: Tx, user_id: str) -> None:
 
 async def forget_address(tx: Tx, email: str, placeholder: str) -> None:
     """Ends the open invitations of an address and takes it out of the closed ones."""
-    await invitation_store.close_pending_of(tx, email)
-    await invitation_store.rename_address(tx, email, placeholder)
+    await invitation_store.forget_address(tx, email, placeholder)

@@ -233,6 +233,9 @@ class InvitationService:
             raise INVITATION_NOT_FOUND()
         # The organization first, as every change of members does it: the other order could deadlock with a removal.
         organization = await store.find_organization(tx, found.organization_id, lock=True)
+        # Then the user, whose erasure closes his invitations: he joins before it, or not at all.
+        if await users.find(tx, user.id, lock=True) is None:
+            raise USER_NOT_FOUND()
         invitation = await invitation_store.find(tx, found.id, lock=True)
         if organization is None or not organization.is_active or invitation is None:
             raise INVITATION_NOT_FOUND()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import case, func, insert, select, update
 
 from identity_service.organizations.tables import Invitation, Membership, Organization, Role
 from identity_service.users.tables import User
@@ -58,16 +58,31 @@ async def close_expired(tx: Tx, organization_id: str, email: str) -> None:
     await tx.session.execute(statement.values(state="revoked", closed_at=func.now()))
 
 
-async def close_pending_of(tx: Tx, email: str) -> None:
-    """Ends every pending invitation of an address, when its account is erased."""
-    statement = update(Invitation).where(Invitation.email == email, Invitation.state == "pending")
-    await tx.session.execute(statement.values(state="revoked", closed_at=func.now()))
+async def forget_address(tx: Tx, email: str, replacement: str) -> Sequence[Invitation]:
+    """Ends the pending invitations of an address and replaces it in all, when its account is erased.
 
-
-async def rename_address(tx: Tx, email: str, replacement: str) -> None:
-    """Replaces an address in closed invitations, when its account is erased."""
-    statement = update(Invitation).where(Invitation.email == email, Invitation.state != "pending")
-    await tx.session.execute(statement.values(email=replacement))
+    Returns those that were pending. One statement: a row that a transaction changes twice is checked against its
+    organization, which waits for whoever holds that one while he waits for the account.
+    """
+    pending = Invitation.state == "pending"
+    ended = (
+        (await tx.session.execute(select(Invitation.id).where(Invitation.email == email, pending).with_for_update()))
+        .scalars()
+        .all()
+    )
+    statement = (
+        update(Invitation)
+        .where(Invitation.email == email)
+        .values(
+            email=replacement,
+            state=case((pending, "revoked"), else_=Invitation.state),
+            closed_at=case((pending, func.now()), else_=Invitation.closed_at),
+        )
+        .returning(Invitation)
+        .execution_options(populate_existing=True)
+    )
+    rows = (await tx.session.execute(statement)).scalars().all()
+    return [row for row in rows if row.id in ended]
 
 
 async def count_pending(tx: Tx, organization_id: str) -> int:

@@ -37,7 +37,8 @@ class MemberService:
                 standing = await enter(tx, principal, "org:members:write", organization_id)
                 role = await grantable(tx, standing, str(body.role_id))
                 user_id = str(body.user_id) if body.user_id is not None else None
-                account = await users.find(tx, user_id) if user_id is not None else None
+                # Locked after the organization, as his erasure does it: he is a member before it, or not at all.
+                account = await users.find(tx, user_id, lock=True) if user_id is not None else None
                 if user_id is not None and account is None:
                     raise USER_NOT_FOUND()
                 member = await store.add_member(

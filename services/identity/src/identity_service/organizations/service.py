@@ -66,7 +66,7 @@ class OrganizationService:
         """A new organization with the caller as its owner. Raises `identity.slug_taken`."""
         try:
             async with self._db.uow() as tx:
-                await users.require_admitted(tx, self._settings, principal.user_id)
+                await users.require_admitted(tx, self._settings, principal.user_id, lock=True)
                 organization = await store.add_organization(
                     tx, id=new_id(), owner_id=principal.user_id, **body.model_dump()
                 )

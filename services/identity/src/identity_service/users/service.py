@@ -35,13 +35,13 @@ def require_approved(user: User) -> None:
         raise NOT_APPROVED(detail_object=detail)
 
 
-async def require_admitted(tx: Tx, settings: Settings, user_id: str) -> User:
-    """The account, when it may make organizations and join them.
+async def require_admitted(tx: Tx, settings: Settings, user_id: str, *, lock: bool = False) -> User:
+    """The account, when it may make organizations and join them; `lock` keeps it until the end of the transaction.
 
     Raises `identity.user_not_found`, as `require_approved`, `identity.email_not_verified`
     (403) where `Settings.needs_verified_email`.
     """
-    user = await store.find(tx, user_id)
+    user = await store.find(tx, user_id, lock=lock)
     if user is None:
         raise USER_NOT_FOUND()
     require_approved(user)
