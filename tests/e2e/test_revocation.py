@@ -75,6 +75,21 @@ def test_a_removed_member_is_a_stranger_everywhere(world: World, first: Tenant) 
         assert made["id"] not in str(live.frames)
 
 
+def test_a_key_that_an_owner_ends_opens_nothing_any_more(world: World, first: Tenant) -> None:
+    member = world.register()
+    agent = agent_of(first)
+    organization = f"/organizations/{first.organization_id}"
+    roles = {role["name"]: role["id"] for role in first.owner.get(f"{organization}/roles")}
+    first.owner.post(f"{organization}/members", {"user_id": member.user_id, "role_id": roles["member"]})
+    eventually(lambda: opened(member, first, agent)["workflow"] == 200, "the member is known")
+    key = member.post("/auth/api-keys", {"name": "k", "scopes": ["*:*"], "organization_id": first.organization_id})
+    bearer = Person(world.http, "", member.user_id, key["key"], "")
+    eventually(lambda: set(opened(bearer, first, agent).values()) == {200}, "every service takes the key")
+    first.owner.ok("DELETE", f"{organization}/api-keys/{key['id']}")
+    eventually(lambda: set(opened(bearer, first, agent).values()) == {401}, "every service refuses it")
+    assert opened(member, first, agent)["workflow"] == 200
+
+
 TAKEN = """# Taken from somebody who was removed
 
 ## Tasks

@@ -77,6 +77,8 @@ ACCESS = AccessTable(
         "organizations.list_members": Access("org:members:read"),
         "organizations.change_member": Access("org:members:write"),
         "organizations.remove_member": Access("org:members:delete"),
+        "organizations.list_member_api_keys": Access("org:members:read"),
+        "organizations.end_member_api_key": Access("org:members:write", principals=SIGNED_IN),
         "organizations.list_roles": Access("org:read"),
         "organizations.create_role": Access("org:write"),
         "organizations.update_role": Access("org:write"),

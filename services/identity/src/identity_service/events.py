@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from identity_service.organizations.tables import Organization
+from identity_service.organizations.tables import Invitation, Organization
 from identity_service.users.tables import User
 from omoios.identity.events.v1 import events_pb2 as events
 from servicekit.db import Tx
@@ -70,6 +71,29 @@ def membership_changed(
         version=version,
     )
     tx.emit(message, aggregate_id=f"{user_id}:{organization_id}", version=version, organization_id=organization_id)
+
+
+def invitation_sent(tx: Tx, invitation: Invitation, role: str) -> None:
+    """An invitation went out, for the first time or again."""
+    message = events.InvitationSent(invitation_id=invitation.id, role=role, sent_count=invitation.sent_count)
+    message.expires_at.FromDatetime(invitation.expires_at)
+    _about(tx, invitation, message, invitation.sent_count)
+
+
+def invitation_accepted(tx: Tx, invitation: Invitation, user_id: str, role: str) -> None:
+    """The invited person joined."""
+    message = events.InvitationAccepted(invitation_id=invitation.id, user_id=user_id, role=role)
+    _about(tx, invitation, message, invitation.sent_count + 1)
+
+
+def invitation_closed(tx: Tx, invitation: Invitation) -> None:
+    """An invitation was revoked or declined, or its time has passed."""
+    message = events.InvitationClosed(invitation_id=invitation.id, state=invitation.state)
+    _about(tx, invitation, message, invitation.sent_count + 1)
+
+
+def _about(tx: Tx, invitation: Invitation, message: Message, version: int) -> None:
+    tx.emit(message, aggregate_id=invitation.id, version=version, organization_id=invitation.organization_id)
 
 
 def principal_revoked(

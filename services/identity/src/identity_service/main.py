@@ -39,9 +39,10 @@ from identity_service.oauth.tokens_service import ProviderTokens
 from identity_service.onboarding import routes as onboarding_routes
 from identity_service.onboarding import service as onboarding_service
 from identity_service.onboarding.service import OnboardingService
-from identity_service.organizations import invitation_routes
+from identity_service.organizations import invitation_routes, key_routes
 from identity_service.organizations import routes as organizations_routes
 from identity_service.organizations.invitation_service import InvitationService
+from identity_service.organizations.key_service import KeyService
 from identity_service.organizations.member_service import MemberService
 from identity_service.organizations.role_service import RoleService
 from identity_service.organizations.service import OrganizationService
@@ -143,6 +144,7 @@ def build(settings: Settings) -> Service:
             waitlist_routes.router(WaitlistService(db)),
             organizations_routes.router(organizations, members, roles),
             invitation_routes.router(invitations),
+            key_routes.router(KeyService(db, api_keys)),
             *(
                 oauth_routes.router(oauth, prefix=prefix, tag=tag, secure_cookies=settings.is_production)
                 # Clients know the second; the first is the documented one.
@@ -167,6 +169,8 @@ def build(settings: Settings) -> Service:
             Job("seal-audit", every_s=1.0, run=audit.seal_due, leader=True),
             # A second: what a person waits for in front of a sign-up page.
             Job("send-mails", every_s=1.0, run=mail.send_due, leader=True, timeout_s=120.0),
+            # A minute: an invitation's time is told in days.
+            Job("expire-invitations", every_s=60.0, run=invitations.expire_due, leader=True),
             Job("purge-mails", every_s=3600.0, run=mail.purge, leader=True),
             Job("purge-oauth-states", every_s=3600.0, run=oauth.purge, leader=True),
             Job("purge-account-tokens", every_s=3600.0, run=accounts.purge, leader=True),

@@ -80,6 +80,8 @@ ACCOUNTS = {
     ),
     "organizations.accept_own_invitation": Recipe(scope=Scope.PERSON, by="leaver"),
     "organizations.decline_own_invitation": Recipe(scope=Scope.PERSON, by="leaver"),
+    "organizations.list_member_api_keys": Recipe(),
+    "organizations.end_member_api_key": Recipe(path={"key_id": "{member_key_id}"}),
     "organizations.list_roles": Recipe(),
     "organizations.create_role": Recipe(body={"name": "role {unique}", "permissions": ["ticket:read"]}),
     "organizations.update_role": Recipe(body={"description": "Changed"}),

@@ -107,6 +107,13 @@ def key(rooms: Rooms) -> Rows:
     return {"key_id": rooms.owner.post("/auth/api-keys", {"name": "to end"})["id"]}
 
 
+@makes("member_key_id")
+def member_key(rooms: Rooms) -> Rows:
+    """An API key that a member made for the organization."""
+    body = {"name": "to end", "organization_id": rooms.cast.tenant.organization_id}
+    return {"member_key_id": rooms.owner.post("/auth/api-keys", body)["id"]}
+
+
 @makes("unique")
 def unique(_rooms: Rooms) -> Rows:
     """Letters and digits that nothing else has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from identity_service.audit import service as audit
@@ -107,6 +108,24 @@ class ApiKeyService:
                 grace_hours=grace_hours,
             )
             return ApiKeyWithSecretOut(**ApiKeyOut.of(key).model_dump(), key=secret)
+
+    async def page_of_organization(
+        self, tx: Tx, organization_id: str, before: str | None, limit: int
+    ) -> Sequence[ApiKey]:
+        """The keys of all members that are bound to the organization, newest first. The caller has checked access."""
+        return await store.page_of_organization(tx, organization_id, before, limit)
+
+    async def find_of_organization(self, tx: Tx, organization_id: str, key_id: str) -> ApiKey:
+        """A key that is bound to the organization. Raises `identity.api_key_not_found` (404)."""
+        key = await store.find_of_organization(tx, organization_id, key_id)
+        if key is None:
+            raise API_KEY_NOT_FOUND()
+        return key
+
+    async def end(self, tx: Tx, key: ApiKey, reason: str) -> None:
+        """Ends a key everywhere, in the caller's transaction."""
+        await store.end_api_key(tx, key.user_id, key.id)
+        await self._tokens.revoke(tx, "api_key", key.id, reason)
 
     async def end_all_api_keys(self, tx: Tx, user_id: str, reason: str) -> None:
         """Ends every key of the user everywhere, in the caller's transaction."""

@@ -29,6 +29,20 @@ async def end_api_key(tx: Tx, user_id: str, key_id: str) -> ApiKey | None:
     return (await tx.session.execute(statement.returning(ApiKey))).scalar_one_or_none()
 
 
+async def page_of_organization(tx: Tx, organization_id: str, before: str | None, limit: int) -> Sequence[ApiKey]:
+    """The keys that are bound to an organization, newest first, ended ones included, with ids before `before`."""
+    query = select(ApiKey).where(ApiKey.organization_id == organization_id)
+    if before is not None:
+        query = query.where(ApiKey.id < before)
+    return (await tx.session.execute(query.order_by(ApiKey.id.desc()).limit(limit))).scalars().all()
+
+
+async def find_of_organization(tx: Tx, organization_id: str, key_id: str) -> ApiKey | None:
+    """A key that is bound to the organization."""
+    query = select(ApiKey).where(ApiKey.id == key_id, ApiKey.organization_id == organization_id)
+    return (await tx.session.execute(query)).scalar_one_or_none()
+
+
 async def find_live_api_key(tx: Tx, user_id: str, key_id: str) -> ApiKey | None:
     """A key of the user that may be used, locked."""
     live = (ApiKey.is_active, func.coalesce(ApiKey.expires_at > func.now(), True))

@@ -18,6 +18,9 @@ class ApiKey(Base):
     __table_args__ = (
         Index("uq_api_keys_digest", "digest", unique=True),
         Index("ix_api_keys_user", "user_id", "created_at"),
+        Index(
+            "ix_api_keys_organization", "organization_id", "id", postgresql_where=text("organization_id IS NOT NULL")
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -58,4 +58,5 @@ async def leave_all(tx: Tx, user_id: str, email: str | None) -> None:
 
 async def forget_address(tx: Tx, email: str, placeholder: str) -> None:
     """Ends the open invitations of an address and takes it out of the closed ones."""
-    await invitation_store.forget_address(tx, email, placeholder)
+    for invitation in await invitation_store.forget_address(tx, email, placeholder):
+        events.invitation_closed(tx, invitation)

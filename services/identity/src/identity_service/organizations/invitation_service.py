@@ -8,6 +8,8 @@ from datetime import timedelta
 
 from sqlalchemy.exc import IntegrityError
 
+from identity_service import events
+from identity_service.audit import service as audit
 from identity_service.errors import (
     ALREADY_MEMBER,
     INVITATION_EXISTS,
@@ -39,6 +41,8 @@ from servicekit.db import Database, Tx
 from servicekit.http.paging import KeysetParams, next_token
 from servicekit.ids import new_id
 
+EXPIRED_AT_ONCE = 500
+
 
 class InvitationService:
     """Use cases of `/organizations/{id}/invitations` and `/invitations`."""
@@ -61,7 +65,8 @@ class InvitationService:
                 role = await grantable(tx, standing, str(body.role_id))
                 if await invitation_store.is_member_address(tx, organization_id, body.email):
                     raise ALREADY_MEMBER()
-                await invitation_store.close_expired(tx, organization_id, body.email)
+                for expired in await invitation_store.close_expired(tx, organization_id, body.email):
+                    await _expired(tx, expired)
                 if await invitation_store.count_pending(tx, organization_id) >= rules.MAX_PENDING_INVITATIONS:
                     raise TOO_MANY_INVITATIONS()
                 invitation = await invitation_store.add(
@@ -74,6 +79,7 @@ class InvitationService:
                     invited_by=principal.user_id,
                     expires_at=utc_now() + timedelta(days=body.expires_in_days),
                 )
+                events.invitation_sent(tx, invitation, role.name)
                 await note(tx, "invitation.sent", principal, organization_id, invitation=invitation.id, role=role.name)
                 return await self._send(tx, principal, standing.organization, invitation, role, token)
         except IntegrityError as error:
@@ -98,32 +104,45 @@ class InvitationService:
 
         Raises `identity.too_many_invitations` (409) after `rules.MAX_SENT` mails.
         """
+        try:
+            async with self._db.uow() as tx:
+                return await self._sent_again(tx, principal, organization_id, invitation_id)
+        except IntegrityError as error:
+            # It had expired, and the address has got another one since.
+            raise INVITATION_EXISTS() from error
+
+    async def _sent_again(
+        self, tx: Tx, principal: Principal, organization_id: str, invitation_id: str
+    ) -> SentInvitationOut:
         token = _new_token()
-        async with self._db.uow() as tx:
-            standing = await enter(tx, principal, "org:members:write", organization_id)
-            invitation = await self._pending(tx, organization_id, invitation_id)
-            role = await grantable(tx, standing, invitation.role_id)
-            if invitation.sent_count >= rules.MAX_SENT:
-                raise TOO_MANY_INVITATIONS("This invitation was sent often enough; revoke it and make another.")
-            life = invitation.expires_at - invitation.sent_at
-            now = utc_now()
-            invitation = await invitation_store.change(
-                tx,
-                invitation.id,
-                digest=_digest(token),
-                sent_count=invitation.sent_count + 1,
-                sent_at=now,
-                expires_at=now + life,
-            )
-            await note(tx, "invitation.resent", principal, organization_id, invitation=invitation.id)
-            return await self._send(tx, principal, standing.organization, invitation, role, token)
+        standing = await enter(tx, principal, "org:members:write", organization_id)
+        invitation = await self._open(tx, organization_id, invitation_id, "pending", "expired")
+        role = await grantable(tx, standing, invitation.role_id)
+        if invitation.sent_count >= rules.MAX_SENT:
+            raise TOO_MANY_INVITATIONS("This invitation was sent often enough; revoke it and make another.")
+        life = invitation.expires_at - invitation.sent_at
+        now = utc_now()
+        invitation = await invitation_store.change(
+            tx,
+            invitation.id,
+            digest=_digest(token),
+            sent_count=invitation.sent_count + 1,
+            sent_at=now,
+            expires_at=now + life,
+            state="pending",
+            closed_at=None,
+        )
+        events.invitation_sent(tx, invitation, role.name)
+        await note(tx, "invitation.resent", principal, organization_id, invitation=invitation.id)
+        return await self._send(tx, principal, standing.organization, invitation, role, token)
 
     async def revoke(self, principal: Principal, organization_id: str, invitation_id: str) -> None:
         """Ends a pending invitation. Raises `identity.invitation_not_found`."""
         async with self._db.uow() as tx:
             await enter(tx, principal, "org:members:write", organization_id)
-            invitation = await self._pending(tx, organization_id, invitation_id)
-            await invitation_store.close(tx, invitation.id, "revoked", principal.user_id)
+            invitation = await self._open(tx, organization_id, invitation_id, "pending")
+            invitation = await invitation_store.close(tx, invitation.id, "revoked", principal.user_id)
+            events.invitation_closed(tx, invitation)
             await note(tx, "invitation.revoked", principal, organization_id, invitation=invitation.id)
 
     async def list_own(self, principal: Principal) -> InvitedPage:
@@ -157,6 +176,7 @@ class InvitationService:
                 if role is None:
                     raise ROLE_NOT_FOUND()
                 await invitation_store.close(tx, invitation.id, "accepted", user.id)
+                events.invitation_accepted(tx, invitation, user.id, role.name)
                 member = await store.add_member(
                     tx,
                     id=new_id(),
@@ -186,7 +206,8 @@ class InvitationService:
         async with self._db.uow() as tx:
             user = await self._account(tx, principal)
             invitation, organization = await self._answerable(tx, user, token, invitation_id)
-            await invitation_store.close(tx, invitation.id, "declined", user.id)
+            invitation = await invitation_store.close(tx, invitation.id, "declined", user.id)
+            events.invitation_closed(tx, invitation)
             await note(tx, "invitation.declined", principal, organization.id, invitation=invitation.id)
 
     async def _send(
@@ -212,9 +233,17 @@ class InvitationService:
         shown = InvitationOut.of(invitation, role, utc_now())
         return SentInvitationOut(**shown.model_dump(), accept_url=None if self._mail.enabled else url)
 
-    async def _pending(self, tx: Tx, organization_id: str, invitation_id: str) -> Invitation:
+    async def expire_due(self) -> int:
+        """Ends invitations whose time has passed; returns how many. A job of the leader."""
+        async with self._db.uow() as tx:
+            rows = await invitation_store.expire(tx, EXPIRED_AT_ONCE)
+            for row in rows:
+                await _expired(tx, row)
+        return len(rows)
+
+    async def _open(self, tx: Tx, organization_id: str, invitation_id: str, *states: str) -> Invitation:
         invitation = await invitation_store.find(tx, invitation_id, lock=True)
-        if invitation is None or invitation.organization_id != organization_id or invitation.state != "pending":
+        if invitation is None or invitation.organization_id != organization_id or invitation.state not in states:
             raise INVITATION_NOT_FOUND()
         return invitation
 
@@ -252,6 +281,18 @@ class InvitationService:
         if user is None:
             raise USER_NOT_FOUND()
         return user
+
+
+async def _expired(tx: Tx, invitation: Invitation) -> None:
+    events.invitation_closed(tx, invitation)
+    await audit.record(
+        tx,
+        "invitation.expired",
+        actor_id=None,
+        actor_type="system",
+        organization_id=invitation.organization_id,
+        invitation=invitation.id,
+    )
 
 
 def _new_token() -> str:

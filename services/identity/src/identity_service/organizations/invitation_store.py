@@ -47,15 +47,31 @@ async def close(tx: Tx, invitation_id: str, state: str, closed_by: str | None) -
     return await change(tx, invitation_id, state=state, closed_at=func.now(), closed_by=closed_by)
 
 
-async def close_expired(tx: Tx, organization_id: str, email: str) -> None:
+async def close_expired(tx: Tx, organization_id: str, email: str) -> Sequence[Invitation]:
     """Makes room for a new invitation of an address whose pending one has run out."""
-    statement = update(Invitation).where(
-        Invitation.organization_id == organization_id,
-        Invitation.email == email,
-        Invitation.state == "pending",
-        Invitation.expires_at <= func.now(),
+    return await _expire(tx, Invitation.organization_id == organization_id, Invitation.email == email)
+
+
+async def expire(tx: Tx, limit: int) -> Sequence[Invitation]:
+    """Ends pending invitations whose time has passed; those that somebody answers at this moment are left out."""
+    due = (
+        select(Invitation.id)
+        .where(Invitation.state == "pending", Invitation.expires_at <= func.now())
+        .order_by(Invitation.expires_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
     )
-    await tx.session.execute(statement.values(state="revoked", closed_at=func.now()))
+    return await _expire(tx, Invitation.id.in_(due))
+
+
+async def _expire(tx: Tx, *conditions: Any) -> Sequence[Invitation]:
+    statement = (
+        update(Invitation)
+        .where(Invitation.state == "pending", Invitation.expires_at <= func.now(), *conditions)
+        .values(state="expired", closed_at=func.now())
+        .returning(Invitation)
+    )
+    return (await tx.session.execute(statement)).scalars().all()
 
 
 async def forget_address(tx: Tx, email: str, replacement: str) -> Sequence[Invitation]:
@@ -75,7 +91,8 @@ async def forget_address(tx: Tx, email: str, replacement: str) -> Sequence[Invit
         .where(Invitation.email == email)
         .values(
             email=replacement,
-            state=case((pending, "revoked"), else_=Invitation.state),
+            # Expired ones can be sent again, but not to nobody.
+            state=case((Invitation.state.in_(("pending", "expired")), "revoked"), else_=Invitation.state),
             closed_at=case((pending, func.now()), else_=Invitation.closed_at),
         )
         .returning(Invitation)
@@ -113,7 +130,8 @@ async def page(
     if before is not None:
         query = query.where(Invitation.id < before)
     if state == "expired":
-        query = query.where(Invitation.state == "pending", Invitation.expires_at <= func.now())
+        passed = (Invitation.state == "pending") & (Invitation.expires_at <= func.now())
+        query = query.where(passed | (Invitation.state == "expired"))
     elif state == "pending":
         query = query.where(Invitation.state == "pending", Invitation.expires_at > func.now())
     elif state is not None:

@@ -92,7 +92,8 @@ class MembershipVersion(Base):
 class Invitation(Base):
     """An offer of membership, bound to an address. The token that its mail carries is stored as SHA-256 only.
 
-    States: pending, accepted, declined, revoked. A pending one whose `expires_at` has passed cannot be accepted.
+    States: pending, accepted, declined, revoked, expired. A pending one whose `expires_at` has passed cannot be
+    accepted; a job makes it `expired`.
     """
 
     __tablename__ = "invitations"
@@ -108,6 +109,7 @@ class Invitation(Base):
         Index("ix_invitations_organization", "organization_id", "id"),
         Index("ix_invitations_email", "email", postgresql_where=text("state = 'pending'")),
         Index("ix_invitations_role", "role_id"),
+        Index("ix_invitations_expiring", "expires_at", postgresql_where=text("state = 'pending'")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
