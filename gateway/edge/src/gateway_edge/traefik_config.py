@@ -223,8 +223,8 @@ def middlewares(routes: Routes, options: Options, limits_port: int) -> dict[str,
         "remove-headers": {"headers": {"customRequestHeaders": dict.fromkeys(routes.removed_request_headers, "")}},
         # Only what Traefik itself answers when a service is gone. A service's own 503 and its Retry-After pass.
         "error-pages": {"errors": {"status": ["502", "504"], "service": EDGE, "query": "/_edge/errors/{status}"}},
-        # A length that was declared too large is refused by the number alone. Sent on, the body would meet an edge that has
-        # answered and closed: a reset while it is written makes Traefik answer 502 in place of what the edge said.
+        # A length that was declared too large is refused by the number alone. Sent on, the body would meet an edge that
+        # has answered and closed: a reset while it is written makes Traefik answer 502 in place of what the edge said.
         "too-large-page": {"errors": {"status": ["413"], "service": EDGE, "query": "/_edge/errors/{status}"}},
         "refuse-body": {"buffering": {"maxRequestBodyBytes": 1}},
         # 502 is Traefik's own answer to a connection that broke before a response began.
