@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter
 
 from identity_service import errors
-from identity_service.auth.schemas import MemberApiKeyPage
+from identity_service.organizations.key_schemas import MemberApiKeyPage
 from identity_service.organizations.key_service import KeyService
 from identity_service.organizations.schemas import MessageOut
 from servicekit.auth import CurrentUser

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from identity_service.auth.api_key_service import ApiKeyService
-from identity_service.auth.schemas import MemberApiKeyOut, MemberApiKeyPage
 from identity_service.organizations import store
+from identity_service.organizations.key_schemas import MemberApiKeyOut, MemberApiKeyPage
 from identity_service.organizations.standing_service import enter, note, readable
 from servicekit.auth import Principal
 from servicekit.db import Database
