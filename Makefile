@@ -123,7 +123,7 @@ backup: install ## Save databases, files and envelope key in one file: to=<file 
 restore: install ## Put a backup back in place of the present data: file=<backup> yes=1
 	@$(LOCAL) restore '$(file)' $(if $(yes),--yes) $(args)
 
-billing: install ## Prices and plans: args=prices, args='set-plan free --agents-limit 2'; args=--help
+billing: install ## Prices and plans: args=prices, args='set-plan free --agents-limit 2', args='move <organization> team'; args=--help
 	@$(LOCAL) billing $(args)
 
 rotate-keys: install ## Put a new signing key in use

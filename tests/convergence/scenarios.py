@@ -235,11 +235,16 @@ def billing_costs() -> Scenario:
 
 
 def identity_replica() -> Scenario:
-    """Projects are made, paused and archived; a repository moves; an account is opened."""
+    """Projects are made, paused and archived; a repository moves; an account is opened, used and moved."""
 
     def repository(version: int, url: str, owner: str = "") -> Fact:
         body = vcs.RepositoryReady(project_id="project-1", url=url, github_owner=owner, github_repo=owner)
         return Fact(body, "project-1", version)
+
+    def account(version: int, tier: str, used: int) -> Fact:
+        body = billing.AccountChanged(account_id="account-1", tier=tier, sandbox_milliseconds_used=used)
+        body.period_ends_at.FromDatetime(BEGIN)
+        return Fact(body, "account-1", version)
 
     w = workflow
     return Scenario(
@@ -252,6 +257,9 @@ def identity_replica() -> Scenario:
             repository(2, "https://example.com/one"),
             repository(4, "https://example.com/two", "octo"),
             Fact(billing.AccountCreated(account_id="account-1", tier="free"), "account-1"),
+            account(3, "free", 60_000),
+            account(5, "pro", 60_000),
+            account(6, "pro", 90_000),
         ]
     )
 

@@ -32,7 +32,8 @@ def _plan_line(plan: PlanTier) -> str:
 async def _run(settings: Settings, options: argparse.Namespace) -> list[str]:
     db = Database(settings)
     plans = PlanService(db, settings)
-    costs = CostService(db, LedgerService(db, settings, plans, IdentityClient(RpcChannels(settings))))
+    ledger = LedgerService(db, settings, plans, IdentityClient(RpcChannels(settings)))
+    costs = CostService(db, ledger)
     await db.start()
     try:
         if options.command == "prices":
@@ -40,6 +41,9 @@ async def _run(settings: Settings, options: argparse.Namespace) -> list[str]:
         if options.command == "set-price":
             changed = await costs.change_price(options.provider, options.model, options.prompt, options.completion)
             return [_price_line(changed)]
+        if options.command == "move":
+            account = await ledger.move(options.organization, options.plan)
+            return [f"{account.organization_id} is on {account.tier}"]
         if options.command == "plans":
             return [_plan_line(plan) for plan in await plans.tiers()]
         values = {name: getattr(options, name) for name in PLAN_COLUMNS}
@@ -64,6 +68,9 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("plan")
     for name in PLAN_COLUMNS:
         plan.add_argument(f"--{name.replace('_', '-')}", dest=name, type=int)
+    move = commands.add_parser("move", help="put an organization on another plan")
+    move.add_argument("organization")
+    move.add_argument("plan")
     return made
 
 

@@ -20,6 +20,15 @@ def _count(tx: Tx, outcome: str) -> None:
     tx.on_commit(_reservations.labels(outcome).inc)
 
 
+def account_changed(tx: Tx, account: Account) -> None:
+    """An account has another plan, or has used sandbox time."""
+    message = events.AccountChanged(
+        account_id=account.id, tier=account.tier, sandbox_milliseconds_used=account.sandbox_ms_used
+    )
+    message.period_ends_at.FromDatetime(account.period_ends_at)
+    tx.emit(message, aggregate_id=account.id, version=account.version, organization_id=account.organization_id)
+
+
 def account_created(tx: Tx, account: Account) -> None:
     """An organization can be billed."""
     tx.emit(

@@ -80,6 +80,8 @@ def _reservation(row: Reservation) -> pb.Reservation:
 
 
 def _limits(row: Limits) -> pb.Limits:
+    period_ends_at = Timestamp()
+    period_ends_at.FromDatetime(row.period_ends_at)
     return pb.Limits(
         organization_id=row.organization_id,
         tier=row.tier,
@@ -87,4 +89,7 @@ def _limits(row: Limits) -> pb.Limits:
         workflows_limit=row.workflows_limit,
         workflows_used=row.workflows_used,
         credit_micro_usd=row.available_micro_usd,
+        sandbox_milliseconds_used=row.sandbox_ms_used,
+        period_ends_at=period_ends_at,
+        version=row.version,
     )

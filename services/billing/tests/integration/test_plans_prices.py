@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from billing_service import admin
+from omoios.billing.events.v1 import events_pb2 as events
 from omoios.billing.v1 import billing_pb2 as pb
 
 from .conftest import Billing, usage
@@ -19,6 +20,7 @@ Operator = Callable[..., "asyncio.Future[tuple[int, str, str]]"]
 def operator(billing: Billing, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Operator:
     """Runs a command as a process of its own would; answers exit code, output and errors."""
     monkeypatch.setenv("OMOIOS_DATABASE_URL", billing.running.service.settings.database_url)
+    monkeypatch.setenv("OMOIOS_PLAN_LIMITS", billing.running.service.settings.plan_limits)
 
     async def run(*arguments: str) -> tuple[int, str, str]:
         code = await asyncio.to_thread(admin.main, list(arguments))
@@ -81,9 +83,46 @@ async def test_a_changed_plan_counts_at_once_for_accounts_that_exist(billing: Bi
     assert (await billing.http.get(path, headers=headers)).json()["workflows_limit"] == 6
 
 
+async def test_an_organization_moves_and_whoever_replicates_its_account_is_told(
+    billing: Billing, operator: Operator
+) -> None:
+    organization = billing.organization()
+    await billing.tell(usage(), organization)
+    before = await billing.balances(organization)
+    assert await operator("move", organization, "pro") == (0, f"{organization} is on pro\n", "")
+    assert (await operator("move", organization, "pro"))[0] == 0
+    # 50 USD are included where it were 5, so 45 more are there at once; what is used stays used.
+    assert (await billing.balances(organization))["available"] - before["available"] == 45_000_000
+    assert (await operator("move", organization, "free"))[0] == 0
+    assert (await billing.balances(organization))["available"] - before["available"] == 45_000_000
+    await billing.tell(usage(sandbox_milliseconds=3_590_000), organization)
+    async with billing.running.service.db.reader() as tx:
+        rows = await (await tx.connection()).fetch(
+            "SELECT payload, version FROM outbox WHERE subject = 'billing.account.changed.v1' ORDER BY seq"
+        )
+    told = [events.AccountChanged.FromString(row["payload"]) for row in rows]
+    assert [(one.tier, one.sandbox_milliseconds_used) for one in told] == [
+        ("free", 10_000),
+        ("pro", 10_000),
+        ("free", 10_000),
+        ("free", 3_600_000),
+    ]
+    versions = [row["version"] for row in rows]
+    assert versions == sorted({*versions})
+    [limits] = (await billing.call("BatchGetLimits", pb.BatchGetLimitsRequest(organization_ids=[organization]))).limits
+    assert (limits.sandbox_milliseconds_used, limits.version) == (3_600_000, versions[-1])
+    assert limits.period_ends_at == told[-1].period_ends_at
+    async with billing.running.service.db.uow() as tx:
+        await (await tx.connection()).execute("UPDATE billing_accounts SET period_ends_at = now()")
+    await billing.tell(usage(), organization)
+    [limits] = (await billing.call("BatchGetLimits", pb.BatchGetLimitsRequest(organization_ids=[organization]))).limits
+    assert limits.sandbox_milliseconds_used == 10_000
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
+        (["move", "nobody", "pro"], "billing.account_not_found"),
         (["set-plan", "ghost", "--agents-limit", "1"], "billing.plan_not_found"),
         (["set-plan", "free", "--agents-limit", "-2"], "agents_limit"),
         (["set-plan", "free", "--included-micro-usd", "-1"], "included_micro_usd"),

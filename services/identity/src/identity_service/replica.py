@@ -6,13 +6,15 @@ The newest version decides, whichever arrives first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Index
+from sqlalchemy import BigInteger, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from identity_service.clients import PAGE, SnapshotClient
 from omoios.billing.events.v1 import events_pb2 as billing
+from omoios.billing.v1 import billing_pb2
 from omoios.vcs.events.v1 import events_pb2 as vcs
 from omoios.vcs.v1 import vcs_pb2
 from omoios.workflow.events.v1 import events_pb2 as workflow
@@ -47,12 +49,14 @@ class ReplicaRepository(Base):
 
 
 class ReplicaPlan(Base):
-    """The plan of an organization."""
+    """The plan of an organization, and the sandbox time that it used in the month that ends at `period_ends_at`."""
 
     __tablename__ = "replica_plans"
 
     organization_id: Mapped[str] = mapped_column(primary_key=True)
     tier: Mapped[str]
+    sandbox_ms_used: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    period_ends_at: Mapped[datetime | None]
     version: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -71,15 +75,12 @@ ON CONFLICT (project_id) DO UPDATE SET
 WHERE excluded.version > r.version
 """
 _PLAN = """
-INSERT INTO replica_plans AS p (organization_id, tier, version) VALUES ($1, $2, $3)
-ON CONFLICT (organization_id) DO UPDATE SET tier = excluded.tier, version = excluded.version
+INSERT INTO replica_plans AS p (organization_id, tier, sandbox_ms_used, period_ends_at, version)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (organization_id) DO UPDATE SET
+    tier = excluded.tier, sandbox_ms_used = excluded.sandbox_ms_used, period_ends_at = excluded.period_ends_at,
+    version = excluded.version
 WHERE excluded.version > p.version
-"""
-
-# Billing's answer has no version; it is what holds now.
-_PLAN_NOW = """
-INSERT INTO replica_plans AS p (organization_id, tier, version) VALUES ($1, $2, 0)
-ON CONFLICT (organization_id) DO UPDATE SET tier = excluded.tier
 """
 
 
@@ -120,9 +121,21 @@ def consumers() -> Consumers:
 
     @c.on(billing.AccountCreated)
     async def account_created(tx: Tx, event: Event[billing.AccountCreated]) -> None:
-        await _write(tx, _PLAN, [(event.organization_id or "", event.body.tier, event.version)])
+        await _write(tx, _PLAN, [(event.organization_id or "", event.body.tier, 0, None, event.version)])
+
+    @c.on(billing.AccountChanged)
+    async def account_changed(tx: Tx, event: Event[billing.AccountChanged]) -> None:
+        body = event.body
+        ends_at = body.period_ends_at.ToDatetime(tzinfo=UTC)
+        row = (event.organization_id or "", body.tier, body.sandbox_milliseconds_used, ends_at, event.version)
+        await _write(tx, _PLAN, [row])
 
     return c
+
+
+def _plan(item: billing_pb2.Limits) -> tuple[Any, ...]:
+    ends_at = item.period_ends_at.ToDatetime(tzinfo=UTC) if item.HasField("period_ends_at") else None
+    return (item.organization_id, item.tier, item.sandbox_milliseconds_used, ends_at, item.version)
 
 
 class Rebuild:
@@ -176,6 +189,6 @@ class Rebuild:
                 return read
             plans = await self._client.plans([row["id"] for row in ids])
             async with self._db.uow() as tx:
-                await _write(tx, _PLAN_NOW, [(item.organization_id, item.tier) for item in plans])
+                await _write(tx, _PLAN, [_plan(item) for item in plans])
             read += len(plans)
             after = ids[-1]["id"]

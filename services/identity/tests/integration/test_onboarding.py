@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from omoios.vcs.v1 import vcs_pb2, vcs_pb2_grpc
 from omoios.workflow.events.v1 import events_pb2 as workflow
 from omoios.workflow.v1 import workflow_pb2, workflow_pb2_grpc
 from servicekit.auth import AccessTable
+from servicekit.clock import utc_now
 from servicekit.db import Database
 from servicekit.host import Service
 from servicekit.settings import ServiceSettings
@@ -230,6 +232,14 @@ class TestDetection:
         detected = await get(identity, ada, "/detect")
         assert detected["plan"]["current"] == {"plan": "pro", "status": "active"}
         assert detected["suggested_step"] == "complete"
+        changed = billing.AccountChanged(account_id="a", tier="team", sandbox_milliseconds_used=5_400_000)
+        changed.period_ends_at.FromDatetime(utc_now() + timedelta(days=3))
+        await tell("billing", changed, "a", 4)
+        assert (await get(identity, ada, "/detect"))["plan"]["current"]["plan"] == "team"
+        params = {"organization_id": organization}
+        limits = (await identity.http.get("/api/v1/users/me/limits", params=params, headers=ada.headers)).json()
+        assert (limits["plan"], limits["monthly_agent_hours_used"]) == ("team", 1.5)
+        assert limits["billing_cycle_resets_at"] > utc_now().isoformat()
         await tell("workflow", workflow.ProjectArchived(project_id="p-1"), "p-1", 3)
         assert (await get(identity, ada, "/detect"))["suggested_step"] == "repo"
         eve = await identity.person()

@@ -142,6 +142,9 @@ class TestReading:
             "plan": "free",
             "max_concurrent_agents": 5,
             "max_agent_runtime_hours": 100.0,
+            "monthly_agent_hours_limit": None,
+            "monthly_agent_hours_used": 0.0,
+            "billing_cycle_resets_at": None,
         }
         for path in ("permissions", "limits"):
             foreign = await identity.http.get(f"{BASE}/me/{path}", params=params, headers=eve.headers)

@@ -60,6 +60,9 @@ class CostService:
             account = await self._ledger.charge(
                 tx, account, record.execution_id, record.total_micro_usd, record.usage_id
             )
+        used_ms = sum(record.sandbox_milliseconds for record in records)
+        if used_ms:
+            account = await self._ledger.use_sandboxes(tx, account, used_ms)
         if records:
             events.costs_recorded(tx, account, records)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 
 from billing_service import events
 from billing_service.clients import IdentityClient
-from billing_service.errors import ACCOUNT_NOT_FOUND, EXECUTION_IS_ANOTHER, LIMIT_REACHED
+from billing_service.errors import ACCOUNT_NOT_FOUND, EXECUTION_IS_ANOTHER, LIMIT_REACHED, PLAN_NOT_FOUND
 from billing_service.ledger import rules, store
 from billing_service.ledger.plans_service import PlanService
 from billing_service.ledger.tables import Account, Reservation
@@ -47,6 +48,9 @@ class Limits:
     workflows_limit: int
     workflows_used: int
     available_micro_usd: int
+    sandbox_ms_used: int
+    period_ends_at: datetime
+    version: int
 
 
 class LedgerService:
@@ -127,16 +131,46 @@ class LedgerService:
                 plans[account.tier].workflows_limit,
                 account.workflows_used,
                 account.available_micro_usd,
+                account.sandbox_ms_used,
+                account.period_ends_at,
+                account.version,
             )
             for account in accounts
         ]
+
+    async def use_sandboxes(self, tx: Tx, account: Account, milliseconds: int) -> Account:
+        """Counts sandbox time in the current month of a locked account. Joins the transaction."""
+        account = await self._in_this_month(tx, account)
+        account = await store.change_account(tx, account, sandbox_ms_used_by=milliseconds)
+        events.account_changed(tx, account)
+        return account
+
+    async def move(self, organization_id: str, plan: str) -> Account:
+        """Puts an organization on another plan. What it includes more is there at once, what less from next month on.
+
+        Raises `billing.account_not_found`, `billing.plan_not_found`.
+        """
+        async with self._db.uow() as tx:
+            account = await self.account(tx, organization_id)
+            plans = await self._plans.by_name(tx)
+            if plan not in plans:
+                raise PLAN_NOT_FOUND()
+            if plan == account.tier:
+                return account
+            more = max(0, plans[plan].included_micro_usd - plans[account.tier].included_micro_usd)
+            account = await store.change_account(tx, account, tier=plan)
+            account = await store.post(tx, account, rules.grant(more), "allowance", account.id)
+            events.account_changed(tx, account)
+            return account
 
     async def _in_this_month(self, tx: Tx, account: Account) -> Account:
         """Starts the month anew when the last one is over: slots free, allowance filled up to what is included."""
         now = utc_now()
         if now < account.period_ends_at:
             return account
-        account = await store.change_account(tx, account, workflows_used=0, period_ends_at=rules.next_month(now))
+        account = await store.change_account(
+            tx, account, workflows_used=0, sandbox_ms_used=0, period_ends_at=rules.next_month(now)
+        )
         included = (await self._plans.of(tx, account)).included_micro_usd
         missing = max(0, included - account.available_micro_usd)
         return await store.post(tx, account, rules.grant(missing), "allowance", account.id)

@@ -47,6 +47,7 @@ class Account(Base):
     agents_limit: Mapped[int] = mapped_column(server_default=text("1"))
     included_micro_usd: Mapped[int] = mapped_column(BigInteger, server_default=text("5000000"))
     workflows_used: Mapped[int] = mapped_column(server_default=text("0"))
+    sandbox_ms_used: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     workflows_reserved: Mapped[int] = mapped_column(server_default=text("0"))
     period_ends_at: Mapped[datetime]
     available_micro_usd: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from functools import lru_cache
 from zoneinfo import available_timezones
 
@@ -28,6 +29,19 @@ def picture_type(content: bytes) -> str | None:
 def digest_of(content: bytes) -> str:
     """SHA-256 in hex."""
     return hashlib.sha256(content).hexdigest()
+
+
+def hours_used(sandbox_ms: int, period_ends_at: datetime | None, now: datetime) -> float:
+    """Hours of sandboxes in the current month; what was used in a month that is over does not count."""
+    return round(sandbox_ms / 3_600_000, 4) if period_ends_at is not None and now < period_ends_at else 0.0
+
+
+def resets_at(period_ends_at: datetime | None, now: datetime) -> datetime | None:
+    """When the month that counts ends (UTC); None where the organization has no account yet."""
+    if period_ends_at is None or now < period_ends_at:
+        return period_ends_at
+    year, month = (now.year + 1, 1) if now.month == 12 else (now.year, now.month + 1)
+    return datetime(year, month, 1, tzinfo=UTC)
 
 
 @lru_cache(maxsize=1)

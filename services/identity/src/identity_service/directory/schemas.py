@@ -96,12 +96,19 @@ class PermissionsOut(BaseModel):
 
 
 class LimitsOut(BaseModel):
-    """What an organization may use at once. `plan`: as billing named it last; `free` until it did."""
+    """What an organization may use, and has used in this month.
+
+    `plan`: as billing named it last; `free` until it did. `monthly_agent_hours_limit` None: no plan limits hours, what
+    they cost is limited by the plan's allowance. `monthly_agent_hours_used`: hours of ended sandboxes.
+    """
 
     organization_id: str
     plan: str
     max_concurrent_agents: int
     max_agent_runtime_hours: float
+    monthly_agent_hours_limit: int | None
+    monthly_agent_hours_used: float
+    billing_cycle_resets_at: datetime | None
 
 
 class UserPage(BaseModel):

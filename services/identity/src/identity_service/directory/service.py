@@ -23,6 +23,7 @@ from identity_service.settings import Settings
 from identity_service.users import service as users
 from identity_service.users.tables import User
 from servicekit.auth import Principal
+from servicekit.clock import utc_now
 from servicekit.db import Database, Tx
 from servicekit.errors import FORBIDDEN, invalid
 
@@ -109,15 +110,21 @@ class ProfileService:
         return PermissionsOut(organization_id=organization_id, role=role, permissions=sorted(granted))
 
     async def limits(self, principal: Principal, organization_id: str) -> LimitsOut:
-        """What the organization may use."""
+        """What the organization may use, and has used in this month."""
+        now = utc_now()
         async with self._db.reader() as tx:
             organization = await organizations.readable(tx, principal, "org:read", organization_id)
             plan = await store.plan_of(tx, organization_id)
         return LimitsOut(
             organization_id=organization.id,
-            plan=plan or FREE_PLAN,
+            plan=plan.tier if plan is not None else FREE_PLAN,
             max_concurrent_agents=organization.max_concurrent_agents,
             max_agent_runtime_hours=organization.max_agent_runtime_hours,
+            monthly_agent_hours_limit=None,
+            monthly_agent_hours_used=rules.hours_used(
+                plan.sandbox_ms_used if plan is not None else 0, plan.period_ends_at if plan is not None else None, now
+            ),
+            billing_cycle_resets_at=rules.resets_at(plan.period_ends_at if plan is not None else None, now),
         )
 
     async def find(self, principal: Principal, user_id: str) -> UserOut | ColleagueOut:

@@ -33,9 +33,9 @@ async def remove_avatar(tx: Tx, user_id: str) -> None:
     await tx.session.execute(delete(Avatar).where(Avatar.user_id == user_id))
 
 
-async def plan_of(tx: Tx, organization_id: str) -> str | None:
+async def plan_of(tx: Tx, organization_id: str) -> ReplicaPlan | None:
     """The plan of an organization, None where billing never named one."""
-    query = select(ReplicaPlan.tier).where(ReplicaPlan.organization_id == organization_id)
+    query = select(ReplicaPlan).where(ReplicaPlan.organization_id == organization_id)
     return (await tx.session.execute(query)).scalar_one_or_none()
 
 

@@ -217,6 +217,7 @@ SILENT: dict[str, str] = {
     "identity.signing_key.rotated.v1": "belongs to no organization",
     "workflow.tasks.ready.v1": "a hint between services; the tasks' own events tell the fact",
     "workflow.execution.restated.v1": "an answer between services; the end itself was told when it came",
+    "billing.account.changed.v1": "usage is told by its costs; the plan is read where it is shown",
     "billing.reservation.unsettled.v1": "a question between services",
     "agents.sandbox.lifecycle_reported.v1": "told by the sandbox's recorded events already",
     "agents.usage.recorded.v1": "told by billing once it is priced",

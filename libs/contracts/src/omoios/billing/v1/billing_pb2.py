@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fomoios/billing/v1/billing.proto\x12\x11omoios.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x01\n\x17ReserveExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0f\n\x07spec_id\x18\x03 \x01(\t\x12\x12\n\nproject_id\x18\x04 \x01(\t\x12\x18\n\x10\x62udget_micro_usd\x18\x05 \x01(\x03\x12\r\n\x05ttl_s\x18\x06 \x01(\x05\"\xc8\x01\n\x0bReservation\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x1a\n\x12reserved_micro_usd\x18\x05 \x01(\x03\x12\x17\n\x0fspent_micro_usd\x18\x06 \x01(\x03\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"O\n\x18ReserveExecutionResponse\x12\x33\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.omoios.billing.v1.Reservation\"4\n\x1b\x42\x61tchGetReservationsRequest\x12\x15\n\rexecution_ids\x18\x01 \x03(\t\"T\n\x1c\x42\x61tchGetReservationsResponse\x12\x34\n\x0creservations\x18\x01 \x03(\x0b\x32\x1e.omoios.billing.v1.Reservation\"\x90\x01\n\x06Limits\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\x14\n\x0c\x61gents_limit\x18\x03 \x01(\x05\x12\x17\n\x0fworkflows_limit\x18\x04 \x01(\x05\x12\x16\n\x0eworkflows_used\x18\x05 \x01(\x05\x12\x18\n\x10\x63redit_micro_usd\x18\x06 \x01(\x03\"1\n\x15\x42\x61tchGetLimitsRequest\x12\x18\n\x10organization_ids\x18\x01 \x03(\t\"C\n\x16\x42\x61tchGetLimitsResponse\x12)\n\x06limits\x18\x01 \x03(\x0b\x32\x19.omoios.billing.v1.Limits\"\\\n\x15GetCostSummaryRequest\x12\x18\n\x10organization_ids\x18\x01 \x03(\t\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x10OrganizationCost\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x17\n\x0ftotal_micro_usd\x18\x02 \x01(\x03\x12\x0f\n\x07records\x18\x03 \x01(\x03\"L\n\x16GetCostSummaryResponse\x12\x32\n\x05\x63osts\x18\x01 \x03(\x0b\x32#.omoios.billing.v1.OrganizationCost2\xd3\x03\n\x0e\x42illingService\x12k\n\x10ReserveExecution\x12*.omoios.billing.v1.ReserveExecutionRequest\x1a+.omoios.billing.v1.ReserveExecutionResponse\x12|\n\x14\x42\x61tchGetReservations\x12..omoios.billing.v1.BatchGetReservationsRequest\x1a/.omoios.billing.v1.BatchGetReservationsResponse\"\x03\x90\x02\x01\x12j\n\x0e\x42\x61tchGetLimits\x12(.omoios.billing.v1.BatchGetLimitsRequest\x1a).omoios.billing.v1.BatchGetLimitsResponse\"\x03\x90\x02\x01\x12j\n\x0eGetCostSummary\x12(.omoios.billing.v1.GetCostSummaryRequest\x1a).omoios.billing.v1.GetCostSummaryResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fomoios/billing/v1/billing.proto\x12\x11omoios.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x01\n\x17ReserveExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0f\n\x07spec_id\x18\x03 \x01(\t\x12\x12\n\nproject_id\x18\x04 \x01(\t\x12\x18\n\x10\x62udget_micro_usd\x18\x05 \x01(\x03\x12\r\n\x05ttl_s\x18\x06 \x01(\x05\"\xc8\x01\n\x0bReservation\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x1a\n\x12reserved_micro_usd\x18\x05 \x01(\x03\x12\x17\n\x0fspent_micro_usd\x18\x06 \x01(\x03\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"O\n\x18ReserveExecutionResponse\x12\x33\n\x0breservation\x18\x01 \x01(\x0b\x32\x1e.omoios.billing.v1.Reservation\"4\n\x1b\x42\x61tchGetReservationsRequest\x12\x15\n\rexecution_ids\x18\x01 \x03(\t\"T\n\x1c\x42\x61tchGetReservationsResponse\x12\x34\n\x0creservations\x18\x01 \x03(\x0b\x32\x1e.omoios.billing.v1.Reservation\"\xf8\x01\n\x06Limits\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\x14\n\x0c\x61gents_limit\x18\x03 \x01(\x05\x12\x17\n\x0fworkflows_limit\x18\x04 \x01(\x05\x12\x16\n\x0eworkflows_used\x18\x05 \x01(\x05\x12\x18\n\x10\x63redit_micro_usd\x18\x06 \x01(\x03\x12!\n\x19sandbox_milliseconds_used\x18\x07 \x01(\x03\x12\x32\n\x0eperiod_ends_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\t \x01(\x03\"1\n\x15\x42\x61tchGetLimitsRequest\x12\x18\n\x10organization_ids\x18\x01 \x03(\t\"C\n\x16\x42\x61tchGetLimitsResponse\x12)\n\x06limits\x18\x01 \x03(\x0b\x32\x19.omoios.billing.v1.Limits\"\\\n\x15GetCostSummaryRequest\x12\x18\n\x10organization_ids\x18\x01 \x03(\t\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x10OrganizationCost\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x17\n\x0ftotal_micro_usd\x18\x02 \x01(\x03\x12\x0f\n\x07records\x18\x03 \x01(\x03\"L\n\x16GetCostSummaryResponse\x12\x32\n\x05\x63osts\x18\x01 \x03(\x0b\x32#.omoios.billing.v1.OrganizationCost2\xd3\x03\n\x0e\x42illingService\x12k\n\x10ReserveExecution\x12*.omoios.billing.v1.ReserveExecutionRequest\x1a+.omoios.billing.v1.ReserveExecutionResponse\x12|\n\x14\x42\x61tchGetReservations\x12..omoios.billing.v1.BatchGetReservationsRequest\x1a/.omoios.billing.v1.BatchGetReservationsResponse\"\x03\x90\x02\x01\x12j\n\x0e\x42\x61tchGetLimits\x12(.omoios.billing.v1.BatchGetLimitsRequest\x1a).omoios.billing.v1.BatchGetLimitsResponse\"\x03\x90\x02\x01\x12j\n\x0eGetCostSummary\x12(.omoios.billing.v1.GetCostSummaryRequest\x1a).omoios.billing.v1.GetCostSummaryResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,17 +49,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHGETRESERVATIONSRESPONSE']._serialized_start=578
   _globals['_BATCHGETRESERVATIONSRESPONSE']._serialized_end=662
   _globals['_LIMITS']._serialized_start=665
-  _globals['_LIMITS']._serialized_end=809
-  _globals['_BATCHGETLIMITSREQUEST']._serialized_start=811
-  _globals['_BATCHGETLIMITSREQUEST']._serialized_end=860
-  _globals['_BATCHGETLIMITSRESPONSE']._serialized_start=862
-  _globals['_BATCHGETLIMITSRESPONSE']._serialized_end=929
-  _globals['_GETCOSTSUMMARYREQUEST']._serialized_start=931
-  _globals['_GETCOSTSUMMARYREQUEST']._serialized_end=1023
-  _globals['_ORGANIZATIONCOST']._serialized_start=1025
-  _globals['_ORGANIZATIONCOST']._serialized_end=1110
-  _globals['_GETCOSTSUMMARYRESPONSE']._serialized_start=1112
-  _globals['_GETCOSTSUMMARYRESPONSE']._serialized_end=1188
-  _globals['_BILLINGSERVICE']._serialized_start=1191
-  _globals['_BILLINGSERVICE']._serialized_end=1658
+  _globals['_LIMITS']._serialized_end=913
+  _globals['_BATCHGETLIMITSREQUEST']._serialized_start=915
+  _globals['_BATCHGETLIMITSREQUEST']._serialized_end=964
+  _globals['_BATCHGETLIMITSRESPONSE']._serialized_start=966
+  _globals['_BATCHGETLIMITSRESPONSE']._serialized_end=1033
+  _globals['_GETCOSTSUMMARYREQUEST']._serialized_start=1035
+  _globals['_GETCOSTSUMMARYREQUEST']._serialized_end=1127
+  _globals['_ORGANIZATIONCOST']._serialized_start=1129
+  _globals['_ORGANIZATIONCOST']._serialized_end=1214
+  _globals['_GETCOSTSUMMARYRESPONSE']._serialized_start=1216
+  _globals['_GETCOSTSUMMARYRESPONSE']._serialized_end=1292
+  _globals['_BILLINGSERVICE']._serialized_start=1295
+  _globals['_BILLINGSERVICE']._serialized_end=1762
 # @@protoc_insertion_point(module_scope)

@@ -164,6 +164,9 @@ class Limits(_message.Message):
     WORKFLOWS_LIMIT_FIELD_NUMBER: _builtins.int
     WORKFLOWS_USED_FIELD_NUMBER: _builtins.int
     CREDIT_MICRO_USD_FIELD_NUMBER: _builtins.int
+    SANDBOX_MILLISECONDS_USED_FIELD_NUMBER: _builtins.int
+    PERIOD_ENDS_AT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     tier: _builtins.str
     agents_limit: _builtins.int
@@ -171,6 +174,12 @@ class Limits(_message.Message):
     workflows_limit: _builtins.int
     workflows_used: _builtins.int
     credit_micro_usd: _builtins.int
+    sandbox_milliseconds_used: _builtins.int
+    """Of the month that ends at `period_ends_at`."""
+    version: _builtins.int
+    """Of the account; as in AccountChanged."""
+    @_builtins.property
+    def period_ends_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -180,10 +189,13 @@ class Limits(_message.Message):
         workflows_limit: _builtins.int = ...,
         workflows_used: _builtins.int = ...,
         credit_micro_usd: _builtins.int = ...,
+        sandbox_milliseconds_used: _builtins.int = ...,
+        period_ends_at: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period_ends_at", b"period_ends_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents_limit", b"agents_limit", "credit_micro_usd", b"credit_micro_usd", "organization_id", b"organization_id", "tier", b"tier", "workflows_limit", b"workflows_limit", "workflows_used", b"workflows_used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents_limit", b"agents_limit", "credit_micro_usd", b"credit_micro_usd", "organization_id", b"organization_id", "period_ends_at", b"period_ends_at", "sandbox_milliseconds_used", b"sandbox_milliseconds_used", "tier", b"tier", "version", b"version", "workflows_limit", b"workflows_limit", "workflows_used", b"workflows_used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

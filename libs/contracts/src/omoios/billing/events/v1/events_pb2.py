@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from omoios.options.v1 import options_pb2 as omoios_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%omoios/billing/events/v1/events.proto\x12\x18omoios.billing.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fomoios/options/v1/options.proto\"g\n\x0e\x41\x63\x63ountCreated\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t:3\xea\xe0\x18/\n\x1a\x62illing.account.created.v1\x12\x0f\x62illing_account\x18\x01\"\xe0\x01\n\x0fReservationHeld\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x0f\n\x07spec_id\x18\x03 \x01(\t\x12\x12\n\nproject_id\x18\x04 \x01(\t\x12\x1a\n\x12reserved_micro_usd\x18\x05 \x01(\x03\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:.\xea\xe0\x18*\n\x1b\x62illing.reservation.held.v1\x12\x0breservation\"\x8d\x01\n\x14ReservationConfirmed\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t:3\xea\xe0\x18/\n billing.reservation.confirmed.v1\x12\x0breservation\"\x9e\x01\n\x14ReservationUnsettled\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x0f\n\x07spec_id\x18\x03 \x01(\t\x12\x12\n\nproject_id\x18\x04 \x01(\t:3\xea\xe0\x18/\n billing.reservation.unsettled.v1\x12\x0breservation\"\xbe\x01\n\x12ReservationSettled\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x1a\n\x12reserved_micro_usd\x18\x04 \x01(\x03\x12\x17\n\x0fspent_micro_usd\x18\x05 \x01(\x03:1\xea\xe0\x18-\n\x1e\x62illing.reservation.settled.v1\x12\x0breservation\"\x9b\x01\n\x13ReservationReleased\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t:2\xea\xe0\x18.\n\x1f\x62illing.reservation.released.v1\x12\x0breservation\"\xb0\x01\n\tCostEntry\x12\x0f\n\x07\x63ost_id\x18\x01 \x01(\t\x12\x10\n\x08usage_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x04 \x01(\t\x12\x0f\n\x07task_id\x18\x05 \x01(\t\x12\x12\n\nsandbox_id\x18\x06 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x07 \x01(\t\x12\x0c\n\x04kind\x18\x08 \x01(\t\x12\x11\n\tmicro_usd\x18\t \x01(\x03\"w\n\rCostsRecorded\x12\x34\n\x07\x65ntries\x18\x01 \x03(\x0b\x32#.omoios.billing.events.v1.CostEntry:0\xea\xe0\x18,\n\x19\x62illing.costs.recorded.v1\x12\x0f\x62illing_account\"\x88\x01\n\x0cLimitReached\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t:/\xea\xe0\x18+\n\x18\x62illing.limit.reached.v1\x12\x0f\x62illing_accountb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%omoios/billing/events/v1/events.proto\x12\x18omoios.billing.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fomoios/options/v1/options.proto\"g\n\x0e\x41\x63\x63ountCreated\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t:3\xea\xe0\x18/\n\x1a\x62illing.account.created.v1\x12\x0f\x62illing_account\x18\x01\"\xbc\x01\n\x0e\x41\x63\x63ountChanged\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12!\n\x19sandbox_milliseconds_used\x18\x03 \x01(\x03\x12\x32\n\x0eperiod_ends_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:1\xea\xe0\x18-\n\x1a\x62illing.account.changed.v1\x12\x0f\x62illing_account\"\xe0\x01\n\x0fReservationHeld\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x0f\n\x07spec_id\x18\x03 \x01(\t\x12\x12\n\nproject_id\x18\x04 \x01(\t\x12\x1a\n\x12reserved_micro_usd\x18\x05 \x01(\x03\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:.\xea\xe0\x18*\n\x1b\x62illing.reservation.held.v1\x12\x0breservation\"\x8d\x01\n\x14ReservationConfirmed\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t:3\xea\xe0\x18/\n billing.reservation.confirmed.v1\x12\x0breservation\"\x9e\x01\n\x14ReservationUnsettled\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x0f\n\x07spec_id\x18\x03 \x01(\t\x12\x12\n\nproject_id\x18\x04 \x01(\t:3\xea\xe0\x18/\n billing.reservation.unsettled.v1\x12\x0breservation\"\xbe\x01\n\x12ReservationSettled\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x1a\n\x12reserved_micro_usd\x18\x04 \x01(\x03\x12\x17\n\x0fspent_micro_usd\x18\x05 \x01(\x03:1\xea\xe0\x18-\n\x1e\x62illing.reservation.settled.v1\x12\x0breservation\"\x9b\x01\n\x13ReservationReleased\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t:2\xea\xe0\x18.\n\x1f\x62illing.reservation.released.v1\x12\x0breservation\"\xb0\x01\n\tCostEntry\x12\x0f\n\x07\x63ost_id\x18\x01 \x01(\t\x12\x10\n\x08usage_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x04 \x01(\t\x12\x0f\n\x07task_id\x18\x05 \x01(\t\x12\x12\n\nsandbox_id\x18\x06 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x07 \x01(\t\x12\x0c\n\x04kind\x18\x08 \x01(\t\x12\x11\n\tmicro_usd\x18\t \x01(\x03\"w\n\rCostsRecorded\x12\x34\n\x07\x65ntries\x18\x01 \x03(\x0b\x32#.omoios.billing.events.v1.CostEntry:0\xea\xe0\x18,\n\x19\x62illing.costs.recorded.v1\x12\x0f\x62illing_account\"\x88\x01\n\x0cLimitReached\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t:/\xea\xe0\x18+\n\x18\x62illing.limit.reached.v1\x12\x0f\x62illing_accountb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ACCOUNTCREATED']._loaded_options = None
   _globals['_ACCOUNTCREATED']._serialized_options = b'\352\340\030/\n\032billing.account.created.v1\022\017billing_account\030\001'
+  _globals['_ACCOUNTCHANGED']._loaded_options = None
+  _globals['_ACCOUNTCHANGED']._serialized_options = b'\352\340\030-\n\032billing.account.changed.v1\022\017billing_account'
   _globals['_RESERVATIONHELD']._loaded_options = None
   _globals['_RESERVATIONHELD']._serialized_options = b'\352\340\030*\n\033billing.reservation.held.v1\022\013reservation'
   _globals['_RESERVATIONCONFIRMED']._loaded_options = None
@@ -51,20 +53,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMITREACHED']._serialized_options = b'\352\340\030+\n\030billing.limit.reached.v1\022\017billing_account'
   _globals['_ACCOUNTCREATED']._serialized_start=133
   _globals['_ACCOUNTCREATED']._serialized_end=236
-  _globals['_RESERVATIONHELD']._serialized_start=239
-  _globals['_RESERVATIONHELD']._serialized_end=463
-  _globals['_RESERVATIONCONFIRMED']._serialized_start=466
-  _globals['_RESERVATIONCONFIRMED']._serialized_end=607
-  _globals['_RESERVATIONUNSETTLED']._serialized_start=610
-  _globals['_RESERVATIONUNSETTLED']._serialized_end=768
-  _globals['_RESERVATIONSETTLED']._serialized_start=771
-  _globals['_RESERVATIONSETTLED']._serialized_end=961
-  _globals['_RESERVATIONRELEASED']._serialized_start=964
-  _globals['_RESERVATIONRELEASED']._serialized_end=1119
-  _globals['_COSTENTRY']._serialized_start=1122
-  _globals['_COSTENTRY']._serialized_end=1298
-  _globals['_COSTSRECORDED']._serialized_start=1300
-  _globals['_COSTSRECORDED']._serialized_end=1419
-  _globals['_LIMITREACHED']._serialized_start=1422
-  _globals['_LIMITREACHED']._serialized_end=1558
+  _globals['_ACCOUNTCHANGED']._serialized_start=239
+  _globals['_ACCOUNTCHANGED']._serialized_end=427
+  _globals['_RESERVATIONHELD']._serialized_start=430
+  _globals['_RESERVATIONHELD']._serialized_end=654
+  _globals['_RESERVATIONCONFIRMED']._serialized_start=657
+  _globals['_RESERVATIONCONFIRMED']._serialized_end=798
+  _globals['_RESERVATIONUNSETTLED']._serialized_start=801
+  _globals['_RESERVATIONUNSETTLED']._serialized_end=959
+  _globals['_RESERVATIONSETTLED']._serialized_start=962
+  _globals['_RESERVATIONSETTLED']._serialized_end=1152
+  _globals['_RESERVATIONRELEASED']._serialized_start=1155
+  _globals['_RESERVATIONRELEASED']._serialized_end=1310
+  _globals['_COSTENTRY']._serialized_start=1313
+  _globals['_COSTENTRY']._serialized_end=1489
+  _globals['_COSTSRECORDED']._serialized_start=1491
+  _globals['_COSTSRECORDED']._serialized_end=1610
+  _globals['_LIMITREACHED']._serialized_start=1613
+  _globals['_LIMITREACHED']._serialized_end=1749
 # @@protoc_insertion_point(module_scope)

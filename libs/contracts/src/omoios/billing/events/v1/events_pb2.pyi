@@ -42,6 +42,37 @@ class AccountCreated(_message.Message):
 Global___AccountCreated: _TypeAlias = AccountCreated  # noqa: Y015
 
 @_typing.final
+class AccountChanged(_message.Message):
+    """An account as it now stands: its plan, and the sandbox time of the current month. The version grows with each change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    SANDBOX_MILLISECONDS_USED_FIELD_NUMBER: _builtins.int
+    PERIOD_ENDS_AT_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    tier: _builtins.str
+    sandbox_milliseconds_used: _builtins.int
+    @_builtins.property
+    def period_ends_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        tier: _builtins.str = ...,
+        sandbox_milliseconds_used: _builtins.int = ...,
+        period_ends_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period_ends_at", b"period_ends_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "period_ends_at", b"period_ends_at", "sandbox_milliseconds_used", b"sandbox_milliseconds_used", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountChanged: _TypeAlias = AccountChanged  # noqa: Y015
+
+@_typing.final
 class ReservationHeld(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
