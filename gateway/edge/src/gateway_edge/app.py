@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -76,7 +75,6 @@ class EdgeApp:
             ],
             default=self.fallback,
             redirect_slashes=False,
-            lifespan=self._lifespan,
         )
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,9 +84,8 @@ class EdgeApp:
 
         return Edge(application, self._settings)
 
-    @contextlib.asynccontextmanager
-    async def _lifespan(self, _app: Any) -> AsyncIterator[None]:
-        yield
+    async def close(self) -> None:
+        """Closes the connections to the services."""
         await self._health.close()
 
     async def root(self, _request: Request) -> Response:

@@ -157,6 +157,7 @@ async def running(
         if rpc_server is not None:
             await _start(stack, rpc_server)
             found.rpc_port = rpc_server.port
+        http_server: HttpServer | None = None
         if listen:
             port = settings.http_port if role == "server" else settings.worker_http_port
             http_server = HttpServer(app, settings.http_host, port, grace_s=settings.shutdown_grace_s)
@@ -171,8 +172,8 @@ async def running(
                 let_go()
             if rpc_server is not None:
                 await cast("Any", rpc_server).drain()
-            if listen and settings.shutdown_delay_s:
-                await asyncio.sleep(settings.shutdown_delay_s)
+            if http_server is not None and settings.shutdown_delay_s:
+                await http_server.drain(settings.shutdown_delay_s)
 
 
 async def _start(stack: AsyncExitStack, part: Part) -> None:
@@ -220,8 +221,8 @@ def _rpc_server(service: Service) -> ListeningPart:
 def run(service: Service, role: Role = "server") -> None:
     """Runs the service until SIGTERM or SIGINT; a second signal ends it at once with status 1.
 
-    Order of a stop: readiness off, then after ``shutdown_delay_s`` the listeners close and drain, then jobs and
-    consumers end, then the connections close.
+    Order of a stop: readiness off, after ``shutdown_delay_s`` and once no request comes any more the listeners close
+    and drain, then jobs and consumers end, then the connections close.
     """
     logging.configure(service.settings, service.name)
     telemetry.setup_tracing(service.settings, service.name)

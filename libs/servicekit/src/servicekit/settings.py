@@ -89,7 +89,10 @@ class ServiceSettings(BaseSettings):
     shutdown_grace_s: float = Field(default=10.0, ge=0, le=300)
     """Seconds that running requests, calls and jobs have to finish after SIGTERM."""
     shutdown_delay_s: float = Field(default=0.0, ge=0, le=60)
-    """Seconds between readiness going off and the listeners closing: what a load balancer needs to notice."""
+    """Seconds between readiness going off and the listeners closing, at least: what a load balancer needs to notice.
+
+    They stay open, half the grace period longer at most, until no request comes any more. 0 closes them at once.
+    """
 
     @classmethod
     def settings_customise_sources(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Generator
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from servicekit.http.connection import Connection, ConnectionsState
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
@@ -16,10 +19,16 @@ KEEP_ALIVE_S = 75
 WS_MAX_BYTES = 1024 * 1024
 WS_MAX_QUEUE = 16
 WS_PING_S = 20.0
+QUIET_S = 1.0
+"""So long without a request means that callers have noticed: the gateway probes every second."""
 
 
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: the host decides when to stop."""
+
+    def __init__(self, config: uvicorn.Config, state: ConnectionsState) -> None:
+        super().__init__(config)
+        self.server_state = state
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -35,6 +44,7 @@ class HttpServer:
         self._host = host
         self._wanted = port
         self._grace_s = grace_s
+        self._state = ConnectionsState()
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
         self.port = 0
@@ -46,7 +56,7 @@ class HttpServer:
         config = uvicorn.Config(
             self._app,
             loop="uvloop",
-            http="httptools",
+            http=Connection,
             ws="websockets-sansio",
             ws_max_size=WS_MAX_BYTES,
             ws_max_queue=WS_MAX_QUEUE,
@@ -61,10 +71,9 @@ class HttpServer:
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=max(1, round(self._grace_s)),
             backlog=BACKLOG,
         )
-        server = self._server = _Server(config)
+        server = self._server = _Server(config, self._state)
         self._task = asyncio.create_task(server.serve(sockets=[listener]), name="http-server")
         while not server.started:
             if self._task.done():
@@ -72,10 +81,22 @@ class HttpServer:
                 raise OSError("the HTTP server ended before it was started")
             await asyncio.sleep(0.005)
 
+    async def drain(self, delay_s: float) -> None:
+        """Serves on for ``delay_s``, then until no request came for `QUIET_S`, half the grace period longer at most.
+
+        Every answer ends its connection, so that at the end nobody holds one into which the next request would go.
+        """
+        self._state.drain()
+        await asyncio.sleep(delay_s)
+        began = time.monotonic()
+        await self._state.quiet(QUIET_S, self._grace_s / 2)
+        self._grace_s -= time.monotonic() - began
+
     async def close(self) -> None:
         """Stops accepting, waits for the running requests up to the grace period, then cancels them."""
         if self._server is None or self._task is None:
             return
+        self._server.config.timeout_graceful_shutdown = max(1, round(self._grace_s))
         self._server.should_exit = True
         await self._task
         self._server = self._task = None
