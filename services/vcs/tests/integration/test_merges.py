@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -166,6 +168,24 @@ class TestMerge:
                 await vcs.job("run-merges")
                 await asyncio.sleep(0.1)
         assert await subjects(vcs) == ["vcs.branch.merged.v1", "vcs.merge.finished.v1"]
+
+    async def test_a_lock_that_a_dead_git_left_stops_no_merge(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        first = await merge(vcs, project, item("task-1", await vcs.work(project, "task-1", {"one.txt": "1\n"})))
+        assert first.state == pb.MERGE_STATE_FINISHED
+        lock = mirror_of(vcs, project) / "refs/heads" / f"{TARGET}.lock"
+        await asyncio.to_thread(lock.touch)
+        head = await vcs.work(project, "task-2", {"two.txt": "2\n"})
+        held = await merge(vcs, project, item("task-2", head), merge_id="merge-2")
+        assert held.state == pb.MERGE_STATE_QUEUED, "a lock that is held is respected, and the merge waits for it"
+        assert await asyncio.to_thread(lock.exists)
+        old = time.time() - 600
+        await asyncio.to_thread(os.utime, lock, (old, old))
+        async with asyncio.timeout(30):
+            while "vcs.merge.finished.v1" not in (await subjects(vcs))[2:]:
+                await asyncio.sleep(0.2)
+                await vcs.job("run-merges")
+        assert await subjects(vcs) == ["vcs.branch.merged.v1", "vcs.merge.finished.v1"] * 2
 
     async def test_two_instances_carry_a_merge_out_once(self, vcs: Vcs) -> None:
         project = await vcs.project()

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,11 @@ from vcs_service.mirror.rules import Source
 DEFAULT_TIMEOUT_S = 30.0
 FETCH_TIMEOUT_S = 900.0
 MAX_OUTPUT = 32 * 1024 * 1024
+END_S = 2.0
+# A lock of git's is held while a file is rewritten, for milliseconds. A git that died with its machine leaves it
+# behind, and nothing could be written there again.
+STALE_LOCK_S = 20.0
+_LOCKED = re.compile(r"Unable to create '([^']+\.lock)': File exists")
 
 _log = structlog.get_logger(__name__)
 
@@ -90,9 +97,29 @@ class Git:
     ) -> GitResult:
         """The result of one git command; arguments are never put through a shell.
 
-        Raises `vcs.git_failed` for an exit code that is not in `ok`, `vcs.git_timeout` after `timeout_s` seconds.
+        Raises `vcs.git_failed` for an exit code that is not in `ok`, `vcs.git_timeout` after `timeout_s` seconds and
+        where another git holds a lock.
         """
         context.assert_no_transaction("git")
+        result = await self._run(arguments, repository, stdin, timeout_s, config, environment)
+        if result.code and repository is not None and await asyncio.to_thread(_unlock, repository, result.err):
+            result = await self._run(arguments, repository, stdin, timeout_s, config, environment)
+        if result.code and _LOCKED.search(result.err):
+            raise GIT_TIMEOUT(f"git {arguments[0]} found the repository locked.")
+        if result.code not in ok:
+            _log.info("git_failed", command=arguments[0], code=result.code, error=result.err[-500:])
+            raise GIT_FAILED(f"git {arguments[0]} failed: {result.err[-300:] or f'exit code {result.code}'}")
+        return result
+
+    async def _run(
+        self,
+        arguments: Sequence[str],
+        repository: Path | None,
+        stdin: bytes | None,
+        timeout_s: float,
+        config: Sequence[str],
+        environment: Mapping[str, str] | None,
+    ) -> GitResult:
         async with self._slots:
             process = await self._spawn(arguments, repository, config, environment, pipe_in=stdin is not None)
             try:
@@ -102,11 +129,7 @@ class Git:
                 raise GIT_TIMEOUT(f"git {arguments[0]} took longer than {timeout_s:.0f} s.") from error
             finally:
                 await end(process)
-        result = GitResult(process.returncode or 0, out[:MAX_OUTPUT], err[-4000:].decode("utf-8", "replace").strip())
-        if result.code not in ok:
-            _log.info("git_failed", command=arguments[0], code=result.code, error=result.err[-500:])
-            raise GIT_FAILED(f"git {arguments[0]} failed: {result.err[-300:] or f'exit code {result.code}'}")
-        return result
+        return GitResult(process.returncode or 0, out[:MAX_OUTPUT], err[-4000:].decode("utf-8", "replace").strip())
 
     @contextlib.asynccontextmanager
     async def serve(
@@ -182,8 +205,33 @@ def closed_environment() -> dict[str, str]:
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
-    """Kills what is left of a process's group and waits for the process."""
-    if process.returncode is None:
+    """Ends what is left of a process's group and waits for the process.
+
+    git removes its lock files when it is asked to end, and cannot when it is killed.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.returncode is not None:
+            return
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+            os.killpg(process.pid, number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_S if number == signal.SIGTERM else None):
+                await process.wait()
+
+
+def _unlock(repository: Path, complaint: str) -> bool:
+    """Removes the lock file of `repository` that git complains of, where nobody alive can hold it any more."""
+    found = _LOCKED.search(complaint)
+    if found is None:
+        return False
+    lock = Path(found.group(1))
+    if not lock.resolve().is_relative_to(repository.resolve()):
+        return False
+    try:
+        if time.time() - lock.stat().st_mtime < STALE_LOCK_S:
+            return False
+        lock.unlink()
+    except OSError:
+        return False
+    _log.warning("stale_lock_removed", path=str(lock))
+    return True
