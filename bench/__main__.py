@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from bench import figures, flows, http, standing
+from bench import figures, flood, flows, http, standing
 from bench.figures import Figure
 from bench.stack import OFFSET, Stack
 from omoios_local.client import StackClient
@@ -35,6 +35,7 @@ SCENARIOS: dict[str, Scenario] = {
     **{name: lambda stack, title=title: _operation(stack, title) for name, title in OPERATIONS.items()},  # type: ignore[misc]
     "connections": http.many_connections,
     "latency": http.latency,
+    "flood": flood.flood,
     "flat": http.flat,
     "relay": flows.relay,
     "frames": flows.frames,

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from servicekit.auth.keys import KEEP_LAST_GOOD_S, REFETCH_INTERVAL_S, REFRESH_AFTER_S, JwksCache, parse_jwks
+from servicekit.auth.keys import (
+    KEEP_LAST_GOOD_S,
+    REFETCH_BURST,
+    REFETCH_INTERVAL_S,
+    REFRESH_AFTER_S,
+    JwksCache,
+    parse_jwks,
+)
 from servicekit.auth.testing import Signing
 from servicekit.errors import AppError, Kind
 
@@ -46,18 +53,34 @@ def named(kid: str) -> Signing:
     return signing
 
 
-async def test_an_unknown_key_makes_one_refetch_in_thirty_seconds() -> None:
+async def test_unknown_keys_make_four_fetches_at_once_and_then_one_in_thirty_seconds() -> None:
     clock, identity = Clock(), Identity(named("one"))
     keys = JwksCache(identity.fetch, clock=clock)
     assert await keys.key("one") is not None
     assert identity.calls == 1
     for _ in range(50):
         assert await keys.key("unknown") is None
-    assert identity.calls == 1
+    assert identity.calls == REFETCH_BURST
     clock.now += REFETCH_INTERVAL_S
     for _ in range(50):
         assert await keys.key("unknown") is None
-    assert identity.calls == 2
+    assert identity.calls == REFETCH_BURST + 1
+    clock.now += 3600
+    for _ in range(50):
+        assert await keys.key("unknown") is None
+    assert identity.calls == 2 * REFETCH_BURST + 1
+
+
+async def test_keys_turned_over_within_seconds_are_all_known() -> None:
+    """The next key is published with the active one; from the second turn on each is new to a verifier."""
+    clock, identity = Clock(), Identity(named("key-0"), named("key-1"))
+    keys = JwksCache(identity.fetch, clock=clock)
+    await keys.key("key-0")
+    for turn in range(1, REFETCH_BURST):
+        clock.now += 2.0
+        identity.signings = [*identity.signings, named(f"key-{turn + 1}")]
+        assert await keys.key(f"key-{turn}") is not None
+        assert await keys.key("key-0") is not None
 
 
 async def test_a_rotated_key_is_found_by_one_refetch() -> None:
@@ -130,8 +153,8 @@ async def test_a_withdrawn_key_leaves_with_the_background_refresh() -> None:
     clock.now += REFRESH_AFTER_S + 1
     assert await keys.key("new") is not None
     await asyncio.sleep(0.01)
-    assert await keys.key("old") is None
     assert identity.calls == 2
+    assert await keys.key("old") is None
 
 
 def test_only_signature_keys_on_p256_are_taken() -> None:

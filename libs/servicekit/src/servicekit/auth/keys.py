@@ -1,7 +1,8 @@
 """The public keys of identity, fetched as a JWKS document and kept.
 
-A token of an unknown key makes one refetch, at most every 30 s per process, so that garbage tokens cannot turn every
-service into a load on identity. While identity is down the last good set serves for up to 24 h.
+A token of an unknown key makes one refetch. A process has four of them to spare and gets one back every 30 s: garbage
+tokens cannot turn every service into a load on identity, and a signing key that is turned over several times within
+half a minute is known all the same. While identity is down the last good set serves for up to 24 h.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from joserfc.jwk import ECKey
 from servicekit.auth.errors import KEYS_UNAVAILABLE
 
 REFETCH_INTERVAL_S = 30.0
-"""Least time between two fetches caused by unknown key ids while the last fetch succeeded."""
+"""Time in which a process gets back one fetch, while the last one succeeded."""
+REFETCH_BURST = 4
+"""Fetches that a process has to spare."""
 RETRY_INTERVAL_S = 1.0
 """Least time between two fetches while the last one failed."""
 REFRESH_AFTER_S = 300.0
@@ -43,6 +46,7 @@ class JwksCache:
         self._good_at: float | None = None
         self._tried_at: float | None = None
         self._failed = False
+        self._spare = float(REFETCH_BURST)
         self._task: asyncio.Task[None] | None = None
 
     async def key(self, kid: str) -> ECKey | None:
@@ -82,11 +86,20 @@ class JwksCache:
     def _may_fetch(self, now: float) -> bool:
         if self._tried_at is None:
             return True
-        return now - self._tried_at >= (RETRY_INTERVAL_S if self._failed else REFETCH_INTERVAL_S)
+        if self._failed:
+            return now - self._tried_at >= RETRY_INTERVAL_S
+        return self._spared(now) >= 1
+
+    def _spared(self, now: float) -> float:
+        """Fetches that may be made at this moment."""
+        gained = (now - self._tried_at) / REFETCH_INTERVAL_S if self._tried_at is not None else 0.0
+        return min(float(REFETCH_BURST), self._spare + gained)
 
     def _start(self) -> asyncio.Task[None]:
         if self._task is None:
-            self._tried_at = self._clock()
+            now = self._clock()
+            self._spare = max(0.0, self._spared(now) - 1)
+            self._tried_at = now
             self._task = asyncio.create_task(self._load(), name="jwks-fetch", context=Context())
         return self._task
 
