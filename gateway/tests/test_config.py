@@ -43,7 +43,9 @@ def test_all_instances_are_servers_with_a_health_check(tmp_path: Path) -> None:
     assert [server["url"] for server in balancer["servers"]] == ["http://127.0.0.1:1001", "http://10.0.0.7:1002"]
     for service in SERVICES:
         assert http["services"][f"{service}-instances"]["loadBalancer"]["healthCheck"]["path"] == "/readyz"
-        assert http["services"][service]["failover"]["fallback"] == "edge"
+        assert http["services"][f"{service}-alive"]["loadBalancer"]["healthCheck"]["path"] == "/livez"
+        assert http["services"][service]["failover"]["fallback"] == f"{service}-otherwise"
+        assert http["services"][f"{service}-otherwise"]["failover"]["fallback"] == "edge"
 
 
 def test_nothing_buffers_and_503_is_never_replaced(tmp_path: Path) -> None:

@@ -123,6 +123,22 @@ def test_an_instance_that_is_not_ready_gets_nothing(two: tuple[Gateway, dict[str
     eventually(lambda: set(ask(gateway, 6)) == {"a", "b"}, "the ready instance is back")
 
 
+def test_instances_that_only_live_are_asked_while_none_is_ready(two: tuple[Gateway, dict[str, int]]) -> None:
+    """A service that is busy or misses its database answers for itself; a 502 would say that nobody is there."""
+    gateway, ports = two
+    for name in ports:
+        httpx2.post(f"http://127.0.0.1:{ports[name]}/unready")
+    until = time.monotonic() + 3.0
+    while time.monotonic() < until:
+        for method in ("GET", "POST"):
+            assert gateway.client.request(method, PATH).status_code == 200
+        answer = gateway.client.get("/api/v1/tasks/own-503")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
+        time.sleep(0.05)
+    httpx2.post(f"http://127.0.0.1:{ports['a']}/ready")
+    eventually(lambda: set(ask(gateway, 6)) == {"a"}, "the ready instance is preferred again")
+
+
 def test_a_service_that_is_all_dead_is_a_problem_and_comes_back(
     two: tuple[Gateway, dict[str, int]], upstreams: Upstreams
 ) -> None:

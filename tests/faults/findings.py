@@ -50,4 +50,11 @@ FINDINGS: tuple[Finding, ...] = (
         "was back: a few requests were answered 502.",
         "The next instance waits until callers have had time to notice the one before.",
     ),
+    Finding(
+        "instances",
+        "Requests went into connections that a stopping process just closed, and to processes that stopped before a "
+        "busy gateway had noticed: a write in 200 was answered 502.",
+        "A stopping process ends each connection with an answer and serves until no request comes any more; while no "
+        "instance is ready, the gateway asks those that live.",
+    ),
 )

@@ -78,8 +78,8 @@ SCENARIOS = (
         "instances",
         "two instances of every service: claims, relays, a revoked session, a removed member, WebSockets, rolling "
         "restarts (SIGTERM), `kill -9` of one of two",
-        "exactly one relay a service; a revocation and a removal reach every process; a rolling restart fails no read, "
-        "and at most one write in 200, which its client repeats by its key; a kill is answered as promised",
+        "exactly one relay a service; a revocation and a removal reach every process; a rolling restart fails no "
+        "request at all; a kill is answered as promised",
         ("once a service", "20 times"),
         instances.instances,
     ),

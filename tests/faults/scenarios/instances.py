@@ -14,15 +14,13 @@ from websockets.asyncio.client import connect
 
 from omoios_local.ports import SERVICES
 from tests.faults import judge
-from tests.faults.run import Case, Run
+from tests.faults.run import Run
 from tests.faults.scenarios.processes import PROBES
 from tests.faults.stack import eventually
 from tests.faults.tenant import PASSWORD, Tenant
 
 # A revocation reaches each process within a second; polled up to this.
 SPREAD_S = 10.0
-# A write that meets a connection just being closed cannot be repeated by the gateway; its client repeats it by its key.
-BORNE_SHARE = 1 / 200
 LEADERS = """
 SELECT count(*)::int AS number FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND a.datname = $1 AND a.application_name LIKE $1 || ':relay:%'
@@ -49,7 +47,7 @@ def instances(run: Run) -> None:
                 began = run.load.history.now()
                 run.stack.client.restart(service)
                 run.healthy()
-                case.problems += _felt(run, case, began)
+                case.problems += _felt(run, began)
         for service in SERVICES:
             with run.case(f"kill -9 of one of two instances of {service}{again}") as case:
                 began = run.load.history.now()
@@ -60,16 +58,11 @@ def instances(run: Run) -> None:
                 eventually(lambda name=service: _relays(run, name) == 1, f"{service} has one relay again", 30)
 
 
-def _felt(run: Run, case: Case, began: float) -> list[str]:
-    """Failures of a planned restart: none of a read; of other requests those beyond `BORNE_SHARE`."""
+def _felt(run: Run, began: float) -> list[str]:
+    """A planned restart fails no request at all."""
     requests = run.since(began)
     broken = [item for item in requests if item.status in (0, 502, 503)]
-    problems = judge.failed(requests, list(PROBES.values()))
-    if len(broken) > len(requests) * BORNE_SHARE:
-        problems += run.failures(began)
-    elif broken:
-        case.notes.append(f"{len(broken)} of {len(requests)} requests had to be repeated")
-    return problems
+    return judge.failed(requests, list(PROBES.values())) + (run.failures(began) if broken else [])
 
 
 def _relays(run: Run, service: str) -> int:

@@ -25,8 +25,8 @@ from omoios_local.state import State, StateError, choose_directory, repository_r
 
 Progress = Callable[[dict[str, Any]], None]
 DAEMON_START_S = 20.0
-# For a moment after a start the gateway does not reach every service yet. Whatever answers such a path is the service.
-GATEWAY_S = 15.0
+# A gateway asks twice a second whether an absent service is back. Much longer, and something is wrong with it.
+GATEWAY_S = 60.0
 _PATHS = {
     "identity": "/api/v1/auth/me",
     "workflow": "/api/v1/projects",
@@ -35,7 +35,8 @@ _PATHS = {
     "billing": "/api/v1/costs/records",
     "vcs": "/api/v1/commits/none",
 }
-_NOT_REACHED = frozenset({502, 503, 504})
+# Anything else, a 503 included, is the service's own answer.
+_NOT_REACHED = frozenset({502, 504})
 
 
 def _ignore(_: dict[str, Any]) -> None:
@@ -84,7 +85,9 @@ class StackClient:
             if not self._keeps_something():
                 self._await_end(pid)
             raise
-        self._await_gateway({unit["part"] for unit in found if unit.get("state") == "ready"})
+        ready = {unit["part"] for unit in found if unit.get("state") == "ready"}
+        if "gateway" in ready:
+            await_gateway(self.stack().environments.public_url, ready)
         return found
 
     def down(self, progress: Progress = _ignore) -> list[str]:
@@ -96,16 +99,6 @@ class StackClient:
         if not self.state.exists():
             return []
         return [f"{row.part} (pid {row.pid})" for row in ProcessTable(self.state).end_all()]
-
-    def _await_gateway(self, ready: set[str]) -> None:
-        """Wait until the gateway reaches the services that are ready, `GATEWAY_S` at most."""
-        if "gateway" not in ready:
-            return
-        until = time.monotonic() + GATEWAY_S
-        address = self.stack().environments.public_url
-        for path in (_PATHS[part] for part in sorted(ready & _PATHS.keys())):
-            while _status(address + path) in _NOT_REACHED and time.monotonic() < until:
-                time.sleep(0.1)
 
     def status(self) -> list[dict[str, Any]]:
         """Every part, instance and step; empty when nothing runs."""
@@ -222,6 +215,23 @@ def log_files(state: State, part: str | None) -> list[Path]:
     if not found:
         raise ValueError(f"no log of {part or 'anything'} in {state.logs}")
     return found
+
+
+def await_gateway(address: str, ready: set[str], within_s: float = GATEWAY_S) -> None:
+    """Wait until the gateway at `address` reaches every service that is ready. Raises ControlError naming the others.
+
+    A process that has just become ready is found by the gateway's next probe; whoever was told that the stack is up
+    must not meet its 502 until then.
+    """
+    until = time.monotonic() + within_s
+    missing = sorted(ready & _PATHS.keys())
+    while missing := [part for part in missing if _status(address + _PATHS[part]) in _NOT_REACHED]:
+        if time.monotonic() > until:
+            raise control.ControlError(
+                f"ready, but not reached through the gateway within {within_s:g} s: {', '.join(missing)}; "
+                "see `make logs part=gateway`"
+            )
+        time.sleep(0.1)
 
 
 def _status(url: str) -> int:

@@ -142,7 +142,7 @@ class EdgeApp:
         listed = pending.find(self._not_built, self._built, method, path)
         if listed is not None:
             return NOT_BUILT_YET(f"{listed} is not built yet.", operation=listed), 404
-        # The rule's owner has no ready instance: the gateway sends its requests here only then.
+        # The rule's owner has no living instance: the gateway sends its requests here only then.
         return SERVICE_UNAVAILABLE(f"The service {rule.owner} does not answer.", service=rule.owner), 502
 
 

@@ -30,10 +30,14 @@ DEFAULT_PORTS = {
     "limits": 18009,
 }
 
-# A dead instance refuses the probe at once; one that hangs is left out after the timeout. The timeout is longer than
-# the interval because a busy event loop answers late, and leaving out the only instance would turn a delay into an
-# outage.
+# A dead instance refuses the probe at once; one that hangs is left out after the timeout, which is longer than the
+# interval because a busy event loop answers late.
 HEALTH_CHECK = {"path": "/readyz", "interval": "1s", "unhealthyInterval": "500ms", "timeout": "3s"}
+
+# Where no instance is ready, one that lives is asked all the same: it knows why it is not (and says 503 with
+# Retry-After), it is only busy, or it goes on serving until the next one has been noticed. Only what does not even
+# answer this is away.
+LIFE_CHECK = {"path": "/livez", "interval": "5s", "unhealthyInterval": "500ms", "timeout": "10s"}
 
 # Five attempts with these pauses reach past the second in which a killed instance is still in rotation. Requests whose
 # bytes may have reached an instance are repeated only for idempotent methods, and only with bodies up to this size:
@@ -269,18 +273,21 @@ def middlewares(routes: Routes, options: Options, limits_port: int) -> dict[str,
 
 
 def services(addresses: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """One load balancer per service over its instances, the edge standing in while none of them is ready."""
+    """A service's ready instances; while there is none, those that live; while there is none, the edge."""
 
-    def balancer(owner: str) -> dict[str, Any]:
+    def balancer(owner: str, check: Mapping[str, str] = HEALTH_CHECK) -> dict[str, Any]:
         return {
             "loadBalancer": {
                 "servers": [{"url": f"http://{address}"} for address in addresses[owner]],
-                "healthCheck": dict(HEALTH_CHECK),
+                "healthCheck": dict(check),
                 # The default response forwarding passes event streams and chunked bodies on at once. A shorter flush
                 # interval must not be set: Traefik 3.7 then flushes an attempt that it repeats, as a 200.
                 "serversTransport": "services",
             }
         }
+
+    def failover(first: str, then: str) -> dict[str, Any]:
+        return {"failover": {"service": first, "fallback": then, "healthCheck": {}}}
 
     found: dict[str, Any] = {EDGE: balancer(EDGE)}
     for owner in SERVICES:
@@ -289,7 +296,9 @@ def services(addresses: Mapping[str, Sequence[str]]) -> dict[str, Any]:
             found[owner] = balancer(EDGE)
             continue
         found[f"{owner}-instances"] = balancer(owner)
-        found[owner] = {"failover": {"service": f"{owner}-instances", "fallback": EDGE, "healthCheck": {}}}
+        found[f"{owner}-alive"] = balancer(owner, LIFE_CHECK)
+        found[f"{owner}-otherwise"] = failover(f"{owner}-alive", EDGE)
+        found[owner] = failover(f"{owner}-instances", f"{owner}-otherwise")
     return found
 
 
