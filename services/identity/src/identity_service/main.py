@@ -167,8 +167,8 @@ def build(settings: Settings) -> Service:
             Job("reload-signing-keys", every_s=2.0, run=tokens.reload),
             # A second: so long an entry of the audit trail stands outside its chain.
             Job("seal-audit", every_s=1.0, run=audit.seal_due, leader=True),
-            # A second: what a person waits for in front of a sign-up page.
-            Job("send-mails", every_s=1.0, run=mail.send_due, leader=True, timeout_s=120.0),
+            # Woken by the commit that queued a mail; five seconds is what a lost hint and a repetition cost.
+            Job("send-mails", every_s=5.0, run=mail.send_due, leader=True, timeout_s=120.0, wake=mail.queued),
             # A minute: an invitation's time is told in days.
             Job("expire-invitations", every_s=60.0, run=invitations.expire_due, leader=True),
             Job("purge-mails", every_s=3600.0, run=mail.purge, leader=True),

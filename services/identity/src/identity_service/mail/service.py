@@ -47,6 +47,7 @@ class MailService:
         self._envelope = envelope
         self._server = server
         self._letters = Letters()
+        self.queued = db.hint("identity_mails")
         self._outcomes = telemetry.counter("mails_total", "Mails by how an attempt ended.", ("outcome",))
 
     @property
@@ -92,6 +93,8 @@ class MailService:
             state="queued" if goes_out else "suppressed",
             expires_at=utc_now() + useful_for,
         )
+        # For a mail that never goes out, too: its question must cost the same.
+        tx.on_commit(self.queued.committed)
 
     async def send_due(self) -> None:
         """Sends what is due, one after another. To be run by one instance at a time."""
