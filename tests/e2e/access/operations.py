@@ -86,8 +86,14 @@ def missing() -> list[str]:
                     f"{operation} ({method.upper()} {template}) has no recipe: add one to tests/e2e/access/recipes, "
                     "as tests/e2e/access/README.md says"
                 )
+            elif _of_platform(operation) and recipes.RECIPES[operation].by != "super_admin":
+                found.append(f"the recipe {operation} is not by super_admin, for whom alone the operation is")
     found += [f"the recipe {name} belongs to no served operation" for name in recipes.RECIPES if name not in served]
     return found
+
+
+def _of_platform(operation: str) -> bool:
+    return operation in access_entries() and access_entries()[operation][1].platform
 
 
 @cache

@@ -175,3 +175,5 @@ class TestReading:
         assert (await identity.http.get(theirs, headers=root.headers)).json()["items"] == own
         unknown = await identity.http.get(f"{BASE}/{uuid.uuid4()}/audit", headers=root.headers)
         assert_problem(unknown, 404, "identity.organization_not_found")
+        nobody = await identity.http.get(f"/api/v1/users/{uuid.uuid4()}/audit", headers=root.headers)
+        assert_problem(nobody, 404, "identity.user_not_found")

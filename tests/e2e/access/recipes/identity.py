@@ -54,7 +54,7 @@ ACCOUNTS = {
     "organizations.get_organization": Recipe(),
     "organizations.update_organization": Recipe(body={"description": "Changed"}),
     "organizations.archive_organization": Recipe(path={"org_id": "{spare_org_id}"}),
-    "organizations.owner_info": Recipe(),
+    "organizations.owner_info": Recipe(by="super_admin"),
     "organizations.add_member": Recipe(body={"user_id": "{new_user_id}", "role_id": "{member_role_id}"}),
     "organizations.list_members": Recipe(),
     "organizations.change_member": Recipe(body={"role_id": "{viewer_role_id}"}),

@@ -41,9 +41,9 @@ def router(audit: AuditService) -> APIRouter:
         """What happened to the own account, newest first: sign-ins, failed ones, passwords, keys."""
         return await audit.list_of_account(user.user_id, filters, page)
 
-    @routes.get("/users/{user_id}/audit")
+    @routes.get("/users/{user_id}/audit", responses=problems(errors.USER_NOT_FOUND))
     async def list_user_audit(user_id: UUID, user: CurrentUser, filters: Narrowed, page: Keyset) -> AuditPage:
         """What happened to an account, newest first; for platform super admins, also after its deletion."""
-        return await audit.list_of_account(str(user_id), filters, page)
+        return await audit.list_of_any_account(str(user_id), filters, page)
 
     return routes
