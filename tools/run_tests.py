@@ -29,6 +29,7 @@ class Phase:
     name: str
     workers: int  # Processes of pytest-xdist; 0 runs the phase in one process.
     timeout_s: int  # Limit of one test.
+    distribution: str = "worksteal"  # How they share the tests out.
 
 
 PHASES = (
@@ -36,7 +37,7 @@ PHASES = (
     Phase("integration", 2, 120),
     Phase("gateway", 2, 120),
     Phase("contract", 2, 300),
-    Phase("e2e", 0, 600),
+    Phase("e2e", 2, 600, "loadscope"),
 )
 
 
@@ -94,7 +95,7 @@ def run_phase(phase: Phase, files: Sequence[Path], extra: Sequence[str], root: P
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", f"--junitxml={report}", f"--timeout={phase.timeout_s}", "--durations=5"]
     if phase.workers and len(files) > 1:
-        command += ["-n", str(phase.workers), "--dist", "worksteal"]
+        command += ["-n", str(phase.workers), "--dist", phase.distribution]
     done = subprocess.run(
         [*command, "-q", *map(str, files), *extra], cwd=root, check=False, env={**os.environ, "OMOIOS_ENV": "test"}
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import httpx2
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from omoios_local import ports
 from omoios_local.client import StackClient
@@ -18,14 +20,32 @@ from tests.e2e.world import Tenant, World
 SETTINGS = {"OMOIOS_TASK_LEASE_S": "10", "OMOIOS_SANDBOX_HEARTBEAT_INTERVAL_S": "1"}
 
 
+# Processes of pytest-xdist that look at the same moment must not find the same ports.
+OFFSETS_OF_WORKER = 5000
+
+
+class TwoStacks(LoadScopeScheduling):
+    """Two halves, each on a stack of its own: who may do what, and the journeys."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "access" if nodeid.startswith("tests/e2e/access/") else "journeys"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TwoStacks | None:
+    """Shares the tests out to processes; a half stays in one, in its order."""
+    return TwoStacks(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
 def free_offset() -> int:
     """An offset whose every port is free now."""
-    for candidate in range(1000 + os.getpid() % 500, 12000, 517):
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 2
+    start = 1000 + worker * OFFSETS_OF_WORKER
+    for candidate in range(start + os.getpid() % 500, start + OFFSETS_OF_WORKER, 517):
         plan = ports.PortPlan(candidate)
         claims = [claim for part in (*ports.FIXED, *ports.HTTP) for claim in plan.claims(part)]
         if all(ports.is_free(claim.port) for claim in claims):
             return candidate
-    raise RuntimeError("no free offset below 12000")
+    raise RuntimeError(f"no free offset below {start + OFFSETS_OF_WORKER}")
 
 
 @pytest.fixture(scope="session")

@@ -240,6 +240,21 @@ class World:
         return dict(json.loads(done.stdout))
 
 
+def nothing_left(world: World) -> None:
+    """After everything that was done, kills included: no dead letter, empty outboxes, consumers without lag."""
+
+    def rest() -> Any:
+        found = world.status()
+        open_rows = {name: row.get("pending") for name, row in found["outbox"].items() if row.get("pending") != 0}
+        lag = [row for row in found["consumers"] if row["pending"] or row["unacknowledged"]]
+        return found if not open_rows and not lag else None
+
+    found = eventually(rest, "outboxes are empty and durables have no lag", 90, 1.0)
+    assert set(found["outbox"]) == {"identity", "workflow", "agents", "monitoring", "billing", "vcs"}
+    assert found["dead_letters"] == 0
+    assert found["running"]
+
+
 def git(path: Path, *arguments: str) -> str:
     """The output of git, without anything of the machine's configuration."""
     environment = {

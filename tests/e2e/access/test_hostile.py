@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
@@ -14,9 +15,11 @@ from tests.e2e.access.operations import Operation, operations
 from tests.e2e.access.recipe import PLACE, Scope, filled
 from tests.e2e.access.rooms import Rooms, Rows
 
-SERVICES = ("workflow", "agents", "billing", "vcs", "monitoring")
-TRIES = 3
+SERVICES = ("identity", "workflow", "agents", "billing", "vcs", "monitoring")
+TRIES = 8
 """Clock work of a service may change a row between two looks; bad requests would do so each time."""
+PAUSE_S = 1.0
+"""Before a repetition, so that a sweep over many rows has an end."""
 # Operations whose ids name no row: a phase, a provider, an agent that only commits know.
 FREE_IDS = {"phase_id", "to_phase", "provider", "agent_id"}
 
@@ -89,6 +92,7 @@ def attacked(rooms: Rooms, operation: Operation, found: Iterable[Case]) -> Itera
         if attempt + 1 == TRIES:
             changed = sorted(table for table in after if after[table] != before.get(table))
             yield f"{operation.id}: refused requests changed rows of {', '.join(changed)}"
+        time.sleep(PAUSE_S)
 
 
 def of_service(service: str) -> list[Operation]:

@@ -115,7 +115,52 @@ def leaves(document: Any) -> dict[str, Any]:
     return found
 
 
-def send(rooms: Rooms, operation: Operation, added: Mapping[str, Any]) -> httpx2.Response:
+def enriched(
+    body: Any, schema: Mapping[str, Any], added: Mapping[str, Any], hidden: frozenset[str] = frozenset()
+) -> Any:
+    """The body with additions in it and in every object at any depth whose schema names its fields.
+
+    What an object's own schema names is not added to it, `hidden` apart; where a value may be anything, nothing is.
+    """
+    schema = resolved(schema)
+    if isinstance(body, list):
+        return [enriched(one, schema.get("items", {}), added) for one in body]
+    properties: Mapping[str, Any] = schema.get("properties", {})
+    if not isinstance(body, dict) or not properties:
+        return body
+    foreign = {name: one for name, one in added.items() if name not in properties or name in hidden}
+    return foreign | {name: enriched(one, properties.get(name, {}), added) for name, one in body.items()}
+
+
+def nested(
+    schema: Mapping[str, Any], path: tuple[str, ...] = (), seen: tuple[int, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    """Paths of the objects below a schema that name their fields; `*` stands for the elements of a list."""
+    schema = resolved(schema)
+    if id(schema) in seen:
+        return
+    seen = (*seen, id(schema))
+    if path and schema.get("properties"):
+        yield path
+    for one in schema.get("anyOf", ()):
+        yield from nested(one, path, seen)
+    if schema.get("type") == "array":
+        yield from nested(schema.get("items", {}), (*path, "*"), seen)
+    for name, one in schema.get("properties", {}).items():
+        yield from nested(one, (*path, name), seen)
+
+
+def at(body: Any, path: tuple[str, ...]) -> Any:
+    """What a body has at a path; None where it has nothing."""
+    for name in path:
+        inner = body[0] if name == "*" and isinstance(body, list) and body else None
+        body = body.get(name) if isinstance(body, dict) else inner
+    return body
+
+
+def send(
+    rooms: Rooms, operation: Operation, added: Mapping[str, Any], hidden: frozenset[str] = frozenset()
+) -> httpx2.Response:
     """The rightful caller's call on new rows, with what is added to the body."""
     rows = rooms.of(operation.places, fresh=True)
     rooms.keep(rows)
@@ -125,7 +170,7 @@ def send(rooms: Rooms, operation: Operation, added: Mapping[str, Any]) -> httpx2
         operation.method,
         operation.address(rows),
         params=filled(operation.recipe.query, rows) or None,
-        json={**added, **(filled(operation.recipe.body, rows) or {})},
+        json=enriched(filled(operation.recipe.body, rows) or {}, body_schema(operation) or {}, added, hidden),
         headers={} if token is None else {"Authorization": f"Bearer {token}"},
     )
     http.cookies.clear()
@@ -150,12 +195,11 @@ def judged(
     `hidden`: fields of the operation that are added as if they were none of its own.
     """
     schemas, kinds = told.schemas, told.kinds
-    own = set((body_schema(operation) or {}).get("properties", {})) - hidden
     plain = send(rooms, operation, {})
     said = leaves(plain.json()) if plain.is_success and plain.content else {}
     added: dict[str, Any] = {}
     settled: set[str] = set()
-    for name in sorted({*schemas, *kinds} - own):
+    for name in sorted({*schemas, *kinds}):
         kind = kinds.get(name) or kind_of(schemas[name])
         before = next((one for path, one in said.items() if path.rpartition(".")[2] == name), None)
         added[name] = value(kind, number)
@@ -165,7 +209,7 @@ def judged(
         elif name in schemas and kind_of(schemas[name]) == "enum":
             added[name] = next(one for one in reversed(resolved(schemas[name])["enum"]) if one != before)
             settled.add(name)
-    answer = send(rooms, operation, added)
+    answer = send(rooms, operation, added, hidden)
     if answer.status_code == 422 and plain.status_code != 422:
         told.refused.append(operation.id)
         return
@@ -201,13 +245,23 @@ def test_a_body_sets_nothing_but_its_own_fields(rooms: Rooms, databases: Databas
     admins = super_admins(databases)
     wrong = []
     for number, operation in enumerate(operations()):
-        takes = isinstance(operation.recipe.body, dict | None) and body_schema(operation) is not None
-        if operation.service == service and operation.writes and takes:
+        if operation.service == service and operation.writes and body_schema(operation) is not None:
             wrong += judged(rooms, operation, number, told)
     wrong += kept(databases, service)
     assert not wrong, "\n".join(wrong)
     assert super_admins(databases) == admins
     assert len(told.accepted) > len(told.refused), f"hardly any call was accepted: {told.refused}"
+
+
+def test_every_object_within_a_body_is_in_its_recipe() -> None:
+    """So that additions reach it."""
+    absent = [
+        f"{operation.id}: the recipe's body has no {'.'.join(path)}"
+        for operation in operations()
+        for path in nested(body_schema(operation) or {})
+        if at(operation.recipe.body, path) is None
+    ]
+    assert not absent, "\n".join(absent)
 
 
 def test_an_added_value_would_be_found(databases: Databases) -> None:

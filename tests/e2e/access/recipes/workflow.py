@@ -36,7 +36,9 @@ SPECS = {
     "specs.update_criterion": Recipe(body={"completed": True}),
     "specs.delete_criterion": Recipe(),
     "specs.get_criteria_status": Recipe(),
-    "specs.set_design": Recipe(body={"architecture": "changed"}),
+    "specs.set_design": Recipe(
+        body={"architecture": "changed", "api_spec": [{"method": "GET", "endpoint": "/", "description": "all"}]}
+    ),
     "specs.approve_requirements": Recipe(),
     "specs.approve_design": Recipe(),
     "specs.list_spec_tasks": Recipe(),
@@ -86,7 +88,12 @@ TICKETS = {
     "tickets.list_tickets": Recipe(scope=Scope.LISTS, machines=OWN_TASK),
     "tickets.list_tickets_alias": Recipe(scope=Scope.LISTS, machines=OWN_TASK),
     "tickets.create_ticket": Recipe(
-        body={"title": "Ticket {unique}", "description": "Number {unique}", "project_id": "{project_id}"}
+        body={
+            "title": "Ticket {unique}",
+            "description": "Number {unique}",
+            "project_id": "{project_id}",
+            "dependencies": {"blocked_by": []},
+        }
     ),
     "tickets.check_duplicate_tickets": Recipe(body={"title": "One", "project_id": "{project_id}"}),
     "tickets.approve_ticket": Recipe(body={"ticket_id": "{pending_ticket_id}"}),
@@ -117,7 +124,15 @@ PHASES = {
 }
 TASKS = {
     "tasks.list_tasks": Recipe(scope=Scope.LISTS, machines=frozenset({"agent"})),
-    "tasks.create_task": Recipe(body={"ticket_id": "{ticket_id}", "title": "New", "description": "new"}),
+    "tasks.create_task": Recipe(
+        body={
+            "ticket_id": "{ticket_id}",
+            "title": "New",
+            "description": "new",
+            "dependencies": {"depends_on": []},
+            "execution_config": {"commands": ["true"]},
+        }
+    ),
     "tasks.list_timed_out_tasks": Recipe(scope=Scope.LISTS),
     "tasks.list_cancellable_tasks": Recipe(scope=Scope.LISTS),
     "tasks.clean_up_timed_out_tasks": Recipe(scope=Scope.LISTS),
