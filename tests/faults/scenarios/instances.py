@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import time
@@ -11,6 +12,9 @@ from urllib.parse import urlencode
 
 import httpx2
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as connect_now
 
 from omoios_local.ports import SERVICES
 from tests.faults import judge
@@ -127,22 +131,57 @@ def revoked_everywhere(run: Run, processes: int) -> None:
 
 
 def _removal(run: Run) -> None:
+    """He, the agent that he registered and his WebSockets are refused or ended by both instances."""
     owner: Tenant = run.load.tenants[1]
     http, user, tokens = _person(run, "member")
     signed = {"Authorization": f"Bearer {owner.token}"}
-    members = f"/organizations/{owner.organization_id}/members"
-    roles = _ok(http.get(f"/organizations/{owner.organization_id}/roles", headers=signed))
-    viewer = next(role["id"] for role in roles if role["name"] == "viewer")
-    member = _ok(http.post(members, json={"user_id": user["id"], "role_id": viewer}, headers=signed))
+    organization = f"/organizations/{owner.organization_id}"
+    role = {"name": f"operator-{secrets.token_hex(4)}", "permissions": ["org:read", "project:read", "agent:*"]}
+    role = _ok(http.post(f"{organization}/roles", json=role, headers=signed))
+    body = {"user_id": user["id"], "role_id": role["id"]}
+    member = _ok(http.post(f"{organization}/members", json=body, headers=signed))
     path, token = f"/projects/{owner.project_id}", tokens["access_token"]
-    eventually(
-        lambda: set(_everywhere(run, path, token, ("workflow",)).values()) == {200}, "both let the member in", SPREAD_S
-    )
-    _ok(http.delete(f"{members}/{member['id']}", headers=signed))
-    eventually(
-        lambda: set(_everywhere(run, path, token, ("workflow",)).values()) == {404}, "both shut him out", SPREAD_S
-    )
+
+    def statuses(path: str, token: str, *services: str) -> set[int]:
+        return set(_everywhere(run, path, token, services).values())
+
+    eventually(lambda: statuses(path, token, "workflow") == {200}, "both let the member in", SPREAD_S)
+    body = {"agent_type": "worker", "capabilities": [], "capacity": 1, "organization_id": owner.organization_id}
+    agent = eventually(lambda: _agent(http, body, token), "he may have agents", SPREAD_S)
+    own = f"/agents/{agent['agent_id']}"
+    assert statuses(own, agent["token"], "agents") == {200}
+    with contextlib.ExitStack() as opened:
+        sockets = [
+            opened.enter_context(
+                connect_now(f"ws://127.0.0.1:{port}/api/v1/ws/events?token={token}", proxy=None, open_timeout=20)
+            )
+            for port in _ports(run, "monitoring")
+        ]
+        _ok(http.delete(f"{organization}/members/{member['id']}", headers=signed))
+        codes = [_closed(socket) for socket in sockets]
+        assert codes == [1008] * len(sockets), f"his sockets ended with {codes}"
+    eventually(lambda: statuses(path, token, "workflow") == {404}, "both shut him out", SPREAD_S)
+    eventually(lambda: statuses(own, agent["token"], "agents") == {401}, "both shut his agent out", SPREAD_S)
     http.close()
+
+
+def _agent(http: httpx2.Client, body: dict[str, Any], token: str) -> dict[str, Any] | None:
+    """The agent; None where he may not register one yet."""
+    answer = http.post("/agents/register", json=body, headers={"Authorization": f"Bearer {token}"})
+    return dict(answer.json()) if answer.is_success else None
+
+
+def _closed(socket: ClientConnection) -> int:
+    """The close code; 0 where it is still open after `SPREAD_S`."""
+    deadline = time.monotonic() + SPREAD_S
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            socket.recv(timeout=left)
+        except TimeoutError:
+            return 0
+        except ConnectionClosed as closed:
+            return closed.rcvd.code if closed.rcvd else 1006
+    return 0
 
 
 async def _sockets(run: Run) -> None:

@@ -10,6 +10,7 @@ import asyncpg
 import httpx2
 import pytest
 
+from servicekit.db import engine
 from servicekit.testing.problems import assert_problem
 
 from .conftest import PASSWORD, Identity, Person, Start
@@ -188,7 +189,11 @@ class TestAddedAtThatMoment:
 
     @pytest.mark.parametrize("way", ["add", "accept", "create"])
     @pytest.mark.parametrize("erased_first", [False, True])
-    async def test_no_membership_outlives_the_account(self, start: Start, way: str, *, erased_first: bool) -> None:
+    async def test_no_membership_outlives_the_account(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch, way: str, *, erased_first: bool
+    ) -> None:
+        # Both wait for the test's lock at once, on a busy machine longer than a request would.
+        monkeypatch.setattr(engine, "LOCK_TIMEOUT_MS", 14_000)
         identity = await start(deletion_grace_days=0)
         ada, bob = await identity.person(), await identity.person()
         organization = await identity.organization(bob)
