@@ -2,7 +2,7 @@
 
 Ends of paths with a meaning: ``/stream`` sends server-sent events, ``/upload`` reports how a body arrived, ``/slow``
 answers after ``?seconds``, ``/own-503``, ``/own-502`` and ``/own-429`` are errors of the service itself, ``/cookies``
-sets two,
+sets two, ``/busy`` keeps the event loop busy for ``?seconds``,
 ``/unready`` and ``/ready`` switch the readiness probe, ``/seen`` lists the values of ``?mark`` that came before.
 """
 
@@ -74,6 +74,8 @@ class StandIn:
         else:
             if end == "slow":
                 await asyncio.sleep(float(query["seconds"]))
+            elif end == "busy":
+                time.sleep(float(query["seconds"]))  # noqa: ASYNC251 - nothing else is to run meanwhile.
             headers = [[name.decode(), value.decode()] for name, value in scope["headers"]]
             who = {"service": self.service, "instance": self.instance}
             await answer(send, 200, {**who, "method": scope["method"], "path": path, "headers": headers})

@@ -139,6 +139,26 @@ def test_instances_that_only_live_are_asked_while_none_is_ready(two: tuple[Gatew
     eventually(lambda: set(ask(gateway, 6)) == {"a"}, "the ready instance is preferred again")
 
 
+def test_a_busy_service_answers_late_and_not_by_a_502(gateways: Gateways, upstreams: Upstreams) -> None:
+    """Its probe of readiness is late as well (3 s), and there is no other instance."""
+    port = free_port()
+    upstreams.start("workflow-busy", f"workflow:busy:{port}")
+    try:
+        url = gateways.start("busy", instances={"workflow": [port]}).url
+
+        def send(path: str) -> int:
+            return httpx2.post(f"{url}{path}", timeout=60.0).status_code
+
+        with ThreadPoolExecutor(20) as pool:
+            answered = [pool.submit(send, "/api/v1/tasks/busy?seconds=5")]
+            for _ in range(18):
+                time.sleep(0.25)
+                answered.append(pool.submit(send, PATH))
+            assert {future.result() for future in answered} == {200}
+    finally:
+        upstreams.kill("workflow-busy")
+
+
 def test_a_service_that_is_all_dead_is_a_problem_and_comes_back(
     two: tuple[Gateway, dict[str, int]], upstreams: Upstreams
 ) -> None:

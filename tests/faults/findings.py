@@ -57,4 +57,10 @@ FINDINGS: tuple[Finding, ...] = (
         "A stopping process ends each connection with an answer and serves until no request comes any more; while no "
         "instance is ready, the gateway asks those that live.",
     ),
+    Finding(
+        "accounts",
+        "Under a flood of sign-ins identity answered its readiness probe late; the gateway left its only instance out "
+        "and told everybody 502.",
+        "While no instance is ready the gateway asks those that live: a busy one is late, or says 503 itself.",
+    ),
 )
