@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ARRAY, Integer, Row, bindparam, func, literal, not_, select, text, true, union_all
+from sqlalchemy import ARRAY, BindParameter, Integer, Row, Select, bindparam, func, not_, select, text, true, union_all
 from sqlalchemy import Text as SqlText
 from sqlalchemy import column as sql_column
 
@@ -21,9 +22,16 @@ async def cards(tx: Tx, project_ids: Sequence[str], phases: Sequence[str], per_p
     """The newest `per_phase` tickets of each phase of each project, newest first; rows with the columns of a card."""
     if not project_ids:
         return []
-    # Arrays are two parameters; VALUES would have the statement compiled anew for every request.
     pairs = [(project, phase) for project in project_ids for phase in phases]
-    columns = (literal([pair[place] for pair in pairs], ARRAY(SqlText)) for place in (0, 1))
+    values = {"projects": [pair[0] for pair in pairs], "phases": [pair[1] for pair in pairs], "per_phase": per_phase}
+    return (await tx.session.execute(_cards(), values)).all()
+
+
+@cache
+def _cards() -> Select[Any]:
+    """The cards of parallel arrays of projects and phases; made once."""
+    # Arrays are two parameters; VALUES would have the statement compiled anew for every request.
+    columns = (bindparam(name, type_=ARRAY(SqlText)) for name in ("projects", "phases"))
     names = (sql_column("project_id", SqlText), sql_column("phase_id", SqlText))
     lanes = func.unnest(*columns).table_valued(*names).render_derived(name="lanes")
     table = _TICKETS.c
@@ -32,35 +40,38 @@ async def cards(tx: Tx, project_ids: Sequence[str], phases: Sequence[str], per_p
         .where(table.project_id == lanes.c.project_id, table.phase_id == lanes.c.phase_id, not_(table.hidden))
         .order_by(table.created_at.desc(), table.id.desc())
         # A number in the text: for a parameter the planner reckons with a tenth of all rows and sorts them.
-        .limit(bindparam("per_phase", per_phase, Integer, literal_execute=True))
+        .limit(bindparam("per_phase", type_=Integer, literal_execute=True))
         .lateral("newest")
     )
-    statement = (
+    return (
         select(*(newest.c[name] for name in SHOWN))
         .select_from(lanes)
         .join(newest, true())
         .order_by(newest.c.created_at.desc(), newest.c.id.desc())
     )
-    return (await tx.session.execute(statement)).all()
 
 
 async def counts(tx: Tx, project_ids: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
     """Tickets by phase and by status, from the counts: the cost does not grow with the number of tickets."""
     by_phase: dict[str, int] = {}
     by_status: dict[str, int] = {}
-    both = union_all(
-        *(
-            select(table.c.phase_id, table.c.status, table.c.tickets).where(table.c.project_id.in_(project_ids))
-            for table in (TicketCount.__table__, TicketCountDelta.__table__)
-        )
-    ).subquery()
-    statement = select(both.c.phase_id, both.c.status, func.sum(both.c.tickets)).group_by(
-        both.c.phase_id, both.c.status
-    )
-    for phase, status, tickets in await tx.session.execute(statement):
+    for phase, status, tickets in await tx.session.execute(_counting(), {"projects": list(project_ids)}):
         by_phase[phase] = by_phase.get(phase, 0) + int(tickets)
         by_status[status] = by_status.get(status, 0) + int(tickets)
     return ({k: v for k, v in by_phase.items() if v}, {k: v for k, v in by_status.items() if v})
+
+
+@cache
+def _counting() -> Select[Any]:
+    """The sums over counts and deltas; made once, because that costs as much as running it."""
+    projects: BindParameter[Any] = bindparam("projects", expanding=True)
+    both = union_all(
+        *(
+            select(table.c.phase_id, table.c.status, table.c.tickets).where(table.c.project_id.in_(projects))
+            for table in (TicketCount.__table__, TicketCountDelta.__table__)
+        )
+    ).subquery()
+    return select(both.c.phase_id, both.c.status, func.sum(both.c.tickets)).group_by(both.c.phase_id, both.c.status)
 
 
 async def lock_column(tx: Tx, project_id: str, column_id: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,6 @@ from sqlalchemy import (
     Select,
     bindparam,
     func,
-    literal,
     not_,
     or_,
     select,
@@ -36,23 +35,26 @@ SHOWN = (
 _TICKETS = Ticket.__table__
 
 
-def _where(
+def _given(
     status: str | None, priority: str | None, phase_id: str | None, project_id: str | None, search: str | None
-) -> list[ColumnElement[bool]]:
+) -> dict[str, str]:
+    """The filters that are set, as parameters of a statement."""
+    text = None if not search else search.replace("/", "//").replace("%", "/%").replace("_", "/_")
+    filters = {"status": status, "priority": priority, "phase_id": phase_id, "project_id": project_id, "search": text}
+    return {name: value for name, value in filters.items() if value is not None}
+
+
+def _where(filters: Iterable[str]) -> list[ColumnElement[bool]]:
+    """The conditions of these filters, whose values are parameters."""
+    table = _TICKETS.c
     # As in the indexes' own condition: PostgreSQL does not see that `IS FALSE` implies it, and reads the whole table.
-    where: list[ColumnElement[bool]] = [not_(Ticket.hidden)]
-    if status is not None:
-        where.append(Ticket.status == status)
-    if priority is not None:
-        where.append(Ticket.priority == priority)
-    if phase_id is not None:
-        where.append(Ticket.phase_id == phase_id)
-    if project_id is not None:
-        where.append(Ticket.project_id == project_id)
-    if search:
-        where.append(
-            or_(Ticket.title.icontains(search, autoescape=True), Ticket.description.icontains(search, autoescape=True))
-        )
+    where: list[ColumnElement[bool]] = [not_(table.hidden)]
+    for name in filters:
+        if name == "search":
+            text = bindparam("search", type_=SqlText)
+            where.append(or_(*(table[one].icontains(text, escape="/") for one in ("title", "description"))))
+        else:
+            where.append(table[name] == bindparam(name))
     return where
 
 
@@ -71,17 +73,25 @@ async def page(
     """Newest first, those of archived specs left out; rows with the columns of a ticket that are shown."""
     if not organization_ids:
         return []
-    where = _where(status, priority, phase_id, project_id, search)
+    given = _given(status, priority, phase_id, project_id, search)
+    values = {**given, "organizations": list(organization_ids), "newest": limit + offset, "most": limit, "skip": offset}
+    return (await tx.session.execute(_paging(tuple(given)), values)).all()
+
+
+@cache
+def _paging(filters: tuple[str, ...]) -> Select[Any]:
+    """A page by these filters; made once, because that costs more than running it."""
+    table = _TICKETS.c
     # Each organization gives its own newest rows from the index; only those few are sorted together.
     # An array is one parameter; VALUES would have the statement compiled anew for every request.
-    ids = literal(list(organization_ids), ARRAY(SqlText))
+    ids = bindparam("organizations", type_=ARRAY(SqlText))
     organizations = func.unnest(ids).table_valued(sql_column("id", SqlText)).render_derived(name="organizations")
     newest = (
-        select(Ticket.id, Ticket.created_at)
-        .where(Ticket.organization_id == organizations.c.id, *where)
-        .order_by(Ticket.created_at.desc(), Ticket.id.desc())
+        select(table.id, table.created_at)
+        .where(table.organization_id == organizations.c.id, *_where(filters))
+        .order_by(table.created_at.desc(), table.id.desc())
         # A number in the text: for a parameter the planner reckons with a tenth of all rows and sorts them.
-        .limit(bindparam("newest", limit + offset, Integer, literal_execute=True))
+        .limit(bindparam("newest", type_=Integer, literal_execute=True))
         .lateral("newest")
     )
     chosen = (
@@ -89,20 +99,19 @@ async def page(
         .select_from(organizations)
         .join(newest, true())
         .order_by(newest.c.created_at.desc(), newest.c.id.desc())
-        .limit(limit)
-        .offset(offset)
+        .limit(bindparam("most", type_=Integer))
+        .offset(bindparam("skip", type_=Integer))
         .subquery()
     )
     # Rows of a table cost half of what objects do, which nobody is going to change here. The limit has each be fetched
     # by its key: how many there are is a parameter, for which the planner would rather read the whole table.
-    full = select(*(_TICKETS.c[name] for name in SHOWN)).where(_TICKETS.c.id == chosen.c.id).limit(1).lateral("shown")
-    statement = (
+    full = select(*(table[name] for name in SHOWN)).where(table.id == chosen.c.id).limit(1).lateral("shown")
+    return (
         select(*(full.c[name] for name in SHOWN))
         .select_from(chosen)
         .join(full, true())
         .order_by(full.c.created_at.desc(), full.c.id.desc())
     )
-    return (await tx.session.execute(statement)).all()
 
 
 async def matching(
@@ -117,9 +126,11 @@ async def matching(
     search: str | None,
 ) -> list[Ticket]:
     """The one ticket, where it matches; else nothing."""
-    where = _where(status, priority, phase_id, project_id, search)
-    statement = select(Ticket).where(Ticket.id == ticket_id, Ticket.organization_id.in_(organization_ids), *where)
-    return list((await tx.session.scalars(statement)).all())
+    given = _given(status, priority, phase_id, project_id, search)
+    statement = select(Ticket).where(
+        Ticket.id == ticket_id, Ticket.organization_id.in_(organization_ids), *_where(given)
+    )
+    return list((await tx.session.scalars(statement, given)).all())
 
 
 async def count(
@@ -132,8 +143,7 @@ async def count(
     project_id: str | None,
 ) -> int:
     """Tickets that match, from the counts: its cost does not grow with their number."""
-    filters = {"status": status, "priority": priority, "phase_id": phase_id, "project_id": project_id}
-    given = {name: value for name, value in filters.items() if value is not None}
+    given = _given(status, priority, phase_id, project_id, None)
     values = {**given, "organizations": list(organization_ids)}
     return int(await tx.session.scalar(_counting(tuple(given)), values) or 0)
 
@@ -161,13 +171,14 @@ async def count_search(
     search: str,
 ) -> int:
     """Tickets whose text matches, at most 10,000."""
+    given = _given(status, priority, phase_id, project_id, search)
     found = (
         select(Ticket.id)
-        .where(Ticket.organization_id.in_(organization_ids), *_where(status, priority, phase_id, project_id, search))
+        .where(Ticket.organization_id.in_(organization_ids), *_where(given))
         .limit(SEARCH_COUNT_LIMIT)
         .subquery()
     )
-    return await tx.session.scalar(select(func.count()).select_from(found)) or 0
+    return await tx.session.scalar(select(func.count()).select_from(found), given) or 0
 
 
 async def same_text(
