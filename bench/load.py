@@ -1,7 +1,9 @@
 """The load generator: a process of its own that sends HTTP requests over loopback and measures the answers.
 
-`python -m bench.load` reads a plan (JSON) from standard input and writes three lines: `begin` and `end` around the
-measured time, so that the parent looks at processor time at the same moments, then the outcome (JSON).
+`python -m bench.load` reads a plan (JSON, one line) from standard input and writes three lines: `begin` before the
+measured requests, which waits for a line in answer, `end` after the last of them was answered, then the outcome (JSON).
+Nothing is under way while the parent looks at processor time: what was used in between is that of the counted requests,
+however busy the machine is.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -21,6 +24,7 @@ import uvloop
 NUMBER = b"@NUMBER@"
 EVENTS = b"@EVENTS@"
 ANSWER_S = 30.0
+LONGEST_S = 10.0
 _CONTENT = {"tool": "Edit", "file": "src/module_042.py", "added": 12, "removed": 3, "summary": "Handle the empty page"}
 
 
@@ -47,6 +51,8 @@ class Plan:
     warm_s: float = 0.5
     rate: float = 0.0
     events: int = 1
+    least: int = 0
+    """Answers for which it goes on for longer, up to `LONGEST_S`."""
     seed: int = field(default_factory=lambda: time.time_ns())
 
     @classmethod
@@ -145,8 +151,6 @@ class Run:
         self.plan = plan
         self.latencies: list[float] = []
         self.statuses: Counter[int] = Counter()
-        self.measuring = False
-        self._until = 0.0
 
     async def run(self) -> dict[str, Any]:
         """Send until the time is over; the outcome."""
@@ -157,28 +161,20 @@ class Run:
             _, protocol = await loop.create_connection(Connection, "127.0.0.1", plan.port)
             connections.append(protocol)
         numbers = itertools.count(plan.seed % (1 << 46))
-        began = time.perf_counter()
-        self._until = began + plan.warm_s + plan.seconds
-        tasks = []
-        for number, connection in enumerate(connections):
-            sender = Sender(plan.requests[number % len(plan.requests)], number, plan, numbers)
-            tasks.append(asyncio.create_task(self._keep_sending(connection, sender, number, began)))
-        await asyncio.sleep(plan.warm_s)
-        self.measuring = True
+        senders = [
+            Sender(plan.requests[number % len(plan.requests)], number, plan, numbers)
+            for number in range(plan.connections)
+        ]
+        await self._send(connections, senders, plan.warm_s)
+        self.latencies.clear()
+        self.statuses.clear()
         say("begin")
-        started = time.perf_counter()
-        await asyncio.sleep(plan.seconds)
-        self.measuring = False
-        seconds = time.perf_counter() - started
+        await loop.run_in_executor(None, sys.stdin.readline)
+        seconds = await self._send(connections, senders, plan.seconds, plan.least)
         say("end")
-        await asyncio.wait(tasks, timeout=ANSWER_S)
         for connection in connections:
             if connection.transport is not None:
                 connection.transport.close()
-        for task in tasks:
-            if task.done():
-                # A mistake of the generator must not pass as a slow server.
-                task.result()
         ordered = sorted(self.latencies)
         return {
             "count": len(ordered),
@@ -188,18 +184,38 @@ class Run:
             "p99_ms": quantile(ordered, 0.99) * 1000,
         }
 
-    async def _keep_sending(self, connection: Connection, sender: Sender, number: int, began: float) -> None:
+    async def _send(
+        self, connections: Sequence[Connection], senders: Sequence[Sender], seconds: float, least: int = 0
+    ) -> float:
+        """Send on all connections and wait for the last answer; the seconds that it took."""
+        began = time.perf_counter()
+        tasks = [
+            asyncio.create_task(self._keep_sending(connection, sender, number, began, seconds, least))
+            for number, (connection, sender) in enumerate(zip(connections, senders, strict=True))
+        ]
+        await asyncio.wait(tasks, timeout=seconds + LONGEST_S + ANSWER_S)
+        for task in tasks:
+            if task.done():
+                # A mistake of the generator must not pass as a slow server.
+                task.result()
+        return time.perf_counter() - began
+
+    async def _keep_sending(
+        self, connection: Connection, sender: Sender, number: int, began: float, seconds: float, least: int
+    ) -> None:
         rate = self.plan.rate / self.plan.connections
         due = began + (number + random.random()) / max(self.plan.rate, 1.0)
-        while (now := time.perf_counter()) < self._until and connection.transport is not None:
+        while connection.transport is not None:
+            now = time.perf_counter()
+            if now >= began + seconds and (len(self.latencies) >= least or now >= began + LONGEST_S):
+                return
             if rate:
                 if due > now:
                     await asyncio.sleep(due - now)
                 now, due = due, due + 1.0 / rate
             status = await connection.send(sender.next())
-            if self.measuring:
-                self.latencies.append(time.perf_counter() - now)
-                self.statuses[status] += 1
+            self.latencies.append(time.perf_counter() - now)
+            self.statuses[status] += 1
 
 
 def quantile(ordered: list[float], share: float) -> float:
@@ -215,4 +231,4 @@ def say(line: str) -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        say(json.dumps(runner.run(Run(Plan.read(sys.stdin.read())).run())))
+        say(json.dumps(runner.run(Run(Plan.read(sys.stdin.readline())).run())))

@@ -60,7 +60,7 @@ async def test_new_rows_are_objects_of_the_session_in_their_order(db: Database) 
     assert await names(db) == ["changed", "n2", "n3"]
     async with db.uow() as tx:
         assert await insert_new(tx, Thing, []) == []
-        with pytest.raises(IntegrityError):
+        with pytest.raises(asyncpg.UniqueViolationError):
             await insert_new(tx, Thing, [{"id": "1", "name": "again"}])
     assert await names(db) == ["changed", "n2", "n3"]
 

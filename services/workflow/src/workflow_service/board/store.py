@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ARRAY, BindParameter, Integer, Row, Select, bindparam, func, not_, select, text, true, union_all
+from sqlalchemy import ARRAY, Integer, Row, Select, any_, bindparam, func, not_, select, text, true, union_all
 from sqlalchemy import Text as SqlText
 from sqlalchemy import column as sql_column
 
@@ -64,10 +64,10 @@ async def counts(tx: Tx, project_ids: Sequence[str]) -> tuple[dict[str, int], di
 @cache
 def _counting() -> Select[Any]:
     """The sums over counts and deltas; made once, because that costs as much as running it."""
-    projects: BindParameter[Any] = bindparam("projects", expanding=True)
+    projects = any_(bindparam("projects", type_=ARRAY(SqlText)))
     both = union_all(
         *(
-            select(table.c.phase_id, table.c.status, table.c.tickets).where(table.c.project_id.in_(projects))
+            select(table.c.phase_id, table.c.status, table.c.tickets).where(table.c.project_id == projects)
             for table in (TicketCount.__table__, TicketCountDelta.__table__)
         )
     ).subquery()

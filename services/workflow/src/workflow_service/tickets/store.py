@@ -8,11 +8,11 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
-    BindParameter,
     ColumnElement,
     Integer,
     Row,
     Select,
+    any_,
     bindparam,
     func,
     not_,
@@ -154,8 +154,8 @@ def _counting(filters: tuple[str, ...]) -> Select[Any]:
     parts = []
     for table in (TicketCount.__table__, TicketCountDelta.__table__):
         where = [table.c[name] == bindparam(name) for name in filters]
-        organizations: BindParameter[Any] = bindparam("organizations", expanding=True)
-        parts.append(select(table.c.tickets).where(table.c.organization_id.in_(organizations), *where))
+        organizations = any_(bindparam("organizations", type_=ARRAY(SqlText)))
+        parts.append(select(table.c.tickets).where(table.c.organization_id == organizations, *where))
     both = union_all(*parts).subquery()
     return select(func.coalesce(func.sum(both.c.tickets), 0))
 
@@ -199,8 +199,8 @@ async def same_text(
 def _same_text(of_project: bool) -> Select[Any]:
     """The ids of tickets that say the same; made once, because every create asks."""
     table = Ticket.__table__.c
-    organizations: BindParameter[Any] = bindparam("organizations", expanding=True)
-    where = [table.organization_id.in_(organizations), table.content_hash == bindparam("hash")]
+    organizations = any_(bindparam("organizations", type_=ARRAY(SqlText)))
+    where = [table.organization_id == organizations, table.content_hash == bindparam("hash")]
     where += [table.status != "done", not_(table.hidden)]
     if of_project:
         where.append(table.project_id == bindparam("project"))
