@@ -15,7 +15,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -152,8 +152,8 @@ class Run:
         self.latencies: list[float] = []
         self.statuses: Counter[int] = Counter()
 
-    async def run(self) -> dict[str, Any]:
-        """Send until the time is over; the outcome."""
+    async def run(self, looked: Callable[[], object] = lambda: None) -> dict[str, Any]:
+        """Send until the time is over; the outcome. `looked` returns, in a thread, when the parent is ready."""
         plan = self.plan
         loop = asyncio.get_running_loop()
         connections: list[Connection] = []
@@ -169,7 +169,7 @@ class Run:
         self.latencies.clear()
         self.statuses.clear()
         say("begin")
-        await loop.run_in_executor(None, sys.stdin.readline)
+        await loop.run_in_executor(None, looked)
         seconds = await self._send(connections, senders, plan.seconds, plan.least)
         say("end")
         for connection in connections:
@@ -231,4 +231,4 @@ def say(line: str) -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        say(json.dumps(runner.run(Run(Plan.read(sys.stdin.readline())).run())))
+        say(json.dumps(runner.run(Run(Plan.read(sys.stdin.readline())).run(sys.stdin.readline))))

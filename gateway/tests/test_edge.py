@@ -41,6 +41,14 @@ async def test_root_names_the_system_and_its_pages(client: httpx2.AsyncClient) -
         assert (await client.get(body[link])).status_code == 200
 
 
+async def test_metrics_are_shown_to_nobody_behind_the_gateway(client: httpx2.AsyncClient) -> None:
+    await client.get("/")
+    text = (await client.get("/metrics")).text
+    assert 'http_server_request_duration_seconds_count{method="other",operation="none",status_class="2xx"}' in text
+    answer = await client.get("/metrics", headers={"X-Forwarded-For": "203.0.113.7"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "edge.not_found")
+
+
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
 async def test_documentation_needs_no_other_host(client: httpx2.AsyncClient, page: str) -> None:
     answer = await client.get(page)

@@ -25,7 +25,7 @@ from gateway_edge.layout import OPENAPI
 from gateway_edge.pending import Operation
 from gateway_edge.routes import EDGE, Routes, load
 from gateway_edge.settings import Settings
-from servicekit import context
+from servicekit import context, telemetry
 from servicekit.errors import AppError
 from servicekit.http.edge import Edge
 from servicekit.http.problems import render
@@ -66,6 +66,7 @@ class EdgeApp:
                 Route("/health", self.health, methods=["GET"]),
                 Route("/livez", self.livez, methods=["GET"]),
                 Route("/readyz", self.readyz, methods=["GET"]),
+                Route("/metrics", self.metrics, methods=["GET"]),
                 Route("/openapi.json", self.openapi, methods=["GET"]),
                 Route("/docs", pages.swagger, methods=["GET"]),
                 Route("/redoc", pages.redoc, methods=["GET"]),
@@ -110,6 +111,12 @@ class EdgeApp:
 
     async def readyz(self, _request: Request) -> Response:
         return _json({"status": "ok"}) if self.ready else _json({"status": "unavailable"}, 503, {"Retry-After": "1"})
+
+    async def metrics(self, request: Request) -> Response:
+        """For operators beside this process only: the gateway adds the client's address to all that it hands on."""
+        if "x-forwarded-for" in request.headers:
+            raise NOT_FOUND()
+        return Response(telemetry.exposition(), headers={"Content-Type": telemetry.METRICS_CONTENT_TYPE})
 
     async def openapi(self, request: Request) -> Response:
         return self._document.response(request, "no-cache")

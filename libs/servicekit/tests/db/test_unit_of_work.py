@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
 from omoios.identity.events.v1.events_pb2 import OrganizationCreated, UserRegistered
-from servicekit import context
+from servicekit import context, telemetry
 from servicekit.db import Base, Database, Tx
 from servicekit.db.inserts import insert_new
 from servicekit.db.tables import OutboxRow
@@ -161,6 +161,10 @@ async def test_no_database_is_unavailable() -> None:
             assert raised.value.kind is Kind.UNAVAILABLE
 
 
+def waits() -> float:
+    return telemetry.REGISTRY.get_sample_value("db_pool_wait_seconds_count") or 0.0
+
+
 async def test_an_exhausted_pool_is_unavailable(kit_database: TestDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("servicekit.db.engine.POOL_TIMEOUT_S", 0.05)
     async with kit_database.opened(database_pool_size=1) as db:
@@ -174,9 +178,16 @@ async def test_an_exhausted_pool_is_unavailable(kit_database: TestDatabase, monk
 
         holder = asyncio.create_task(hold())
         await held.wait()
+        before = waits()
+        waiting = asyncio.create_task(names(db))
+        while telemetry.REGISTRY.get_sample_value("db_pool_waiting") != 1:
+            assert not waiting.done()
+            await asyncio.sleep(0)
         with pytest.raises(AppError) as raised:
-            await names(db)
+            await waiting
         assert raised.value.kind is Kind.UNAVAILABLE
+        assert waits() == before + 1
+        assert telemetry.REGISTRY.get_sample_value("db_pool_waiting") == 0
         release.set()
         await holder
         assert await names(db) == []

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from omoios.workflow.v1 import workflow_pb2 as pb
+from servicekit import telemetry
 from servicekit.errors import AppError
 from servicekit.ids import new_id
 
@@ -25,12 +26,14 @@ async def executing(flow: Any, plan: str, **project: Any) -> Any:
 
 async def test_two_hundred_claimers_take_each_task_once(flow: Any) -> None:
     await executing(flow, plan_of(120), settings={"max_concurrent_tasks": -1})
+    waits = telemetry.REGISTRY.get_sample_value("workflow_queue_wait_seconds_count") or 0.0
     answers = await asyncio.gather(*(flow.claim(1) for _ in range(200)))
     taken = [task.task_id for answer in answers for task in answer]
     assert len(taken) == len(set(taken)) == 120
     assert {len(answer) for answer in answers} == {0, 1}
     rows = await flow.sql("SELECT count(*) AS n FROM tasks WHERE status = 'assigned' AND attempt = 1")
     assert rows[0]["n"] == 120
+    assert telemetry.REGISTRY.get_sample_value("workflow_queue_wait_seconds_count") == waits + 120
 
 
 async def test_limits_of_project_and_organization_hold_under_concurrency(flow: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -10,6 +11,8 @@ import asyncpg
 import sqlalchemy.event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.util.queue import AsyncAdaptedQueue
 
 from servicekit import telemetry
 from servicekit.db.hint import CommitHint
@@ -28,6 +31,33 @@ STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 3_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 15_000
 POOL_RECYCLE_S = 1_800
+
+
+_WAITS = telemetry.histogram(
+    "db_pool_wait_seconds", "Time that a transaction waited because every connection of the pool was taken."
+)
+_WAITING = telemetry.gauge("db_pool_waiting", "Transactions that wait for a connection of the pool now.")
+
+
+class _Idle(AsyncAdaptedQueue[Any]):
+    """The idle connections of a pool; measures who waits for one."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        if not block or not self.empty():
+            return super().get(block, timeout)
+        began = time.perf_counter()
+        _WAITING.inc()
+        try:
+            return super().get(block, timeout)
+        finally:
+            _WAITING.dec()
+            _WAITS.observe(time.perf_counter() - began)
+
+
+class _Pool(AsyncAdaptedQueuePool):
+    """A pool whose waiting is measured."""
+
+    _queue_class = _Idle
 
 
 class Database:
@@ -64,6 +94,7 @@ class Database:
         if self._engine is None:
             self._engine = create_async_engine(
                 self.url.replace("postgresql://", "postgresql+asyncpg://", 1),
+                poolclass=_Pool,
                 pool_size=self._pool_size,
                 max_overflow=0,
                 pool_timeout=POOL_TIMEOUT_S,

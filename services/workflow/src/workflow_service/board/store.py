@@ -24,7 +24,8 @@ async def cards(tx: Tx, project_ids: Sequence[str], phases: Sequence[str], per_p
         return []
     pairs = [(project, phase) for project in project_ids for phase in phases]
     values = {"projects": [pair[0] for pair in pairs], "phases": [pair[1] for pair in pairs], "per_phase": per_phase}
-    return (await tx.session.execute(_cards(), values)).all()
+    rows: Sequence[Row[Any]] = (await tx.session.execute(_cards(), values)).all()
+    return rows
 
 
 @cache

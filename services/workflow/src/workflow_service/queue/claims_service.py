@@ -134,6 +134,7 @@ class ClaimService:
             )
             claimed = [Claimed(record) for record in records]
             metrics.leases(tx, "granted", len(claimed))
+            metrics.waited(tx, [record["waited_s"] for record in records])
             for task in claimed:
                 events.task_assigned(tx, task, task.assigned_agent_id, task.sandbox_id, task.attempt)
         return claimed

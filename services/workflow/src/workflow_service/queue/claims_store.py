@@ -51,10 +51,10 @@ WITH RECURSIVE lane AS (
     WHERE ($5::text[] IS NULL OR lane.project_id = ANY($5))
         AND (organization.room IS NULL OR organization.room > 0)
 ), candidate AS (
-    SELECT best.id, best.score, room.organization_id, room.organization_room
+    SELECT best.id, best.score, best.ready_at, room.organization_id, room.organization_room
     FROM room
     CROSS JOIN LATERAL (
-        SELECT t.id, t.score FROM tasks t
+        SELECT t.id, t.score, greatest(t.updated_at, t.not_before) AS ready_at FROM tasks t
         WHERE t.organization_id = room.organization_id AND t.project_id = room.project_id
             AND t.status = 'pending' AND t.holds = 0 AND t.unmet_dependencies = 0
             AND (t.not_before IS NULL OR t.not_before <= clock_timestamp())
@@ -64,11 +64,11 @@ WITH RECURSIVE lane AS (
         FOR UPDATE SKIP LOCKED
     ) best
 ), ranked AS (
-    SELECT id, score, organization_room,
+    SELECT id, score, ready_at, organization_room,
         row_number() OVER (PARTITION BY organization_id ORDER BY score DESC, id) AS place
     FROM candidate
 ), picked AS (
-    SELECT id, row_number() OVER (ORDER BY score DESC, id) AS place FROM ranked
+    SELECT id, ready_at, row_number() OVER (ORDER BY score DESC, id) AS place FROM ranked
     WHERE organization_room IS NULL OR place <= organization_room
     ORDER BY score DESC, id LIMIT $3::bigint
 )
@@ -80,7 +80,8 @@ FROM picked WHERE t.id = picked.id
 RETURNING t.id, t.organization_id, t.assigned_agent_id, t.project_id, t.ticket_id, t.spec_id, t.execution_id,
     t.phase_id, t.task_type, t.priority, t.status, t.title, t.version, t.description, t.attempt, t.sandbox_id,
     t.lease_expires_at, t.timeout_seconds, t.target_branch, t.execution_config, t.context, t.owned_files,
-    t.retry_count, t.error_message, picked.place
+    t.retry_count, t.error_message, picked.place,
+    extract(epoch FROM clock_timestamp() - picked.ready_at)::float8 AS waited_s
 """
 _HEARTBEAT = """
 WITH given AS (

@@ -75,7 +75,8 @@ async def page(
         return []
     given = _given(status, priority, phase_id, project_id, search)
     values = {**given, "organizations": list(organization_ids), "newest": limit + offset, "most": limit, "skip": offset}
-    return (await tx.session.execute(_paging(tuple(given)), values)).all()
+    rows: Sequence[Row[Any]] = (await tx.session.execute(_paging(tuple(given)), values)).all()
+    return rows
 
 
 @cache
