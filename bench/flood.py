@@ -50,6 +50,7 @@ def _guesses(stack: Stack, seconds: float) -> Iterator[Callable[[], dict[str, in
     process = module("bench.load")
     assert process.stdin is not None
     assert process.stdout is not None
+    # The end of its input lets it go on at once: nobody looks at processor time here.
     process.stdin.write(Plan(stack.gateway_port, [request], 128, seconds, rate=GUESSES_PER_S).text())
     process.stdin.close()
     if (line := process.stdout.readline().strip()) != "begin":
