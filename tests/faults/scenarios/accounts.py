@@ -118,7 +118,8 @@ def _flood(run: Run, case: Case) -> None:
     )
     if peak - before > FLOOD_GROWTH_BYTES:
         case.problems.append(f"identity grew by {(peak - before) / 1e6:.0f} MB")
-    # What a busy machine cannot take in is 502 or 504 of the gateway, or no answer within the client's patience.
+    # What a busy machine cannot take in has no answer within the client's patience; where even /livez took longer than
+    # the gateway waits for it, that is 502.
     odd = {status: count for status, count in statuses.items() if status not in (0, 401, 429, 502, 503, 504)}
     case.problems += [f"{count} answers {status}" for status, count in odd.items()]
     case.problems += judge.failed(run.since(began), [f"probe.{name}" for name in SERVICES if name != "identity"])

@@ -37,7 +37,7 @@ HEALTH_CHECK = {"path": "/readyz", "interval": "1s", "unhealthyInterval": "500ms
 # Where no instance is ready, one that lives is asked all the same: it knows why it is not (and says 503 with
 # Retry-After), it is only busy, or it goes on serving until the next one has been noticed. Only what does not even
 # answer this is away.
-LIFE_CHECK = {"path": "/livez", "interval": "5s", "unhealthyInterval": "500ms", "timeout": "20s"}
+LIFE_CHECK = {"path": "/livez", "interval": "5s", "unhealthyInterval": "500ms", "timeout": "30s"}
 
 # Five attempts with these pauses reach past the second in which a killed instance is still in rotation. Requests whose
 # bytes may have reached an instance are repeated only for idempotent methods, and only with bodies up to this size:
