@@ -19,6 +19,7 @@ from servicekit.db import Database
 from servicekit.rpc import RpcChannels
 from workflow_service.clients import BillingClient
 from workflow_service.queue.claims_service import ClaimService
+from workflow_service.queue.limits_service import LimitService
 from workflow_service.queue.service import QueueService
 from workflow_service.settings import Settings
 
@@ -27,7 +28,8 @@ async def run(organization_id: str, claimers: int, seconds: float) -> dict[str, 
     """Claims, those handed out twice, and the time they took."""
     settings = Settings()
     db = Database(settings)
-    service = ClaimService(db, QueueService(), BillingClient(RpcChannels(settings)), settings)
+    limits = LimitService(db, BillingClient(RpcChannels(settings)), settings)
+    service = ClaimService(db, QueueService(), limits, settings)
     taken: list[str] = []
 
     async def claimer(number: int) -> None:

@@ -32,7 +32,13 @@ SELECT gen_random_uuid()::text, $1, $2, 'bench-queue', 'PHASE_IMPLEMENTATION', '
        'Do number ' || n, 'MEDIUM', (n % 100)::float8 / 100
 FROM generate_series(1, $3::int) AS n
 """
-_NO_LIMIT = "INSERT INTO queue_limits (organization_id, agents_limit) VALUES ($1, -1) ON CONFLICT DO NOTHING"
+_NO_LIMIT = """
+WITH plan AS (
+    INSERT INTO queue_limits (organization_id, agents_limit) VALUES ($1, -1) ON CONFLICT DO NOTHING
+)
+INSERT INTO replica_organizations (organization_id, version) VALUES ($1, 1000000)
+ON CONFLICT (organization_id) DO UPDATE SET max_concurrent_agents = NULL, version = excluded.version
+"""
 _SANDBOXES = """
 INSERT INTO sandbox_streams (sandbox_id, organization_id, agent_id, task_id, ticket_id, project_id, spec_id,
                              execution_id, attempt)

@@ -291,4 +291,5 @@ SCENARIOS: dict[tuple[str, str], Scenario] = {
     ("workflow", "coordination"): workflow_scenarios.coordination(),
     ("workflow", "projects"): workflow_scenarios.projects(),
     ("workflow", "queue"): workflow_scenarios.queue(),
+    ("workflow", "replica"): workflow_scenarios.replica(),
 }

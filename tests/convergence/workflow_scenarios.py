@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from omoios.agents.events.v1 import events_pb2 as agents
 from omoios.billing.events.v1 import events_pb2 as billing
+from omoios.identity.events.v1 import events_pb2 as identity
 from omoios.vcs.events.v1 import events_pb2 as vcs
 from tests.convergence.harness import BEGIN, ORG, Fact, Scenario
 
@@ -150,4 +151,18 @@ def coordination() -> Scenario:
         made={"tasks": ["id", "resolution_task_id", "score", "rescore_at"], "merges": ["finished_at"]},
         path={"tasks": ["version"]},
         why="A version counts the steps.",
+    )
+
+
+def replica() -> Scenario:
+    """An organization changes its limits twice; another was made by an identity that told none."""
+    made, changed = identity.OrganizationCreated, identity.OrganizationUpdated
+    first = {"organization_id": ORG, "max_agent_runtime_hours": 100.0}
+    return Scenario(
+        [
+            Fact(made(max_concurrent_agents=5, **first), ORG, 1),
+            Fact(changed(max_concurrent_agents=7, **first), ORG, 2),
+            Fact(changed(organization_id=ORG, max_concurrent_agents=3, max_agent_runtime_hours=0.5), ORG, 4),
+            Fact(made(organization_id="organization-2"), "organization-2", 1),
+        ]
     )

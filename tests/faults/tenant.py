@@ -49,6 +49,8 @@ async def made(caller: Caller, name: str, mark: str, *, agent: bool = True) -> T
     await sign_in(caller, tenant)
     organization = {"name": f"{name} {mark}", "slug": f"{name}-{mark}"}
     tenant.organization_id = (await must(caller, "set-up", "POST", "/organizations", tenant.token, organization))["id"]
+    limits = {"max_concurrent_agents": 50}
+    await must(caller, "set-up", "PATCH", f"/organizations/{tenant.organization_id}", tenant.token, limits)
     project = {
         "organization_id": tenant.organization_id,
         "name": f"Project of {name}",

@@ -124,15 +124,15 @@ def cast(world: World, databases: Databases) -> Cast:
     tenant, other = world.tenant(), world.tenant()
     keys = Keys(world, databases)
     for one in (tenant, other):
-        # The free plan allows one task at a time, which one sandbox would use up.
+        # An organization runs five tasks at once unless it says otherwise, which a few sandboxes would use up.
         eventually(
             lambda organization=one.organization_id: databases.rows(
-                "billing",
-                "UPDATE billing_accounts SET agents_limit = -1, workflows_limit = -1 WHERE organization_id = $1 "
-                "RETURNING id",
+                "workflow",
+                "UPDATE replica_organizations SET max_concurrent_agents = NULL, version = version + 1000000 "
+                "WHERE organization_id = $1 RETURNING organization_id",
                 organization,
             ),
-            "billing has the organization's account",
+            "workflow knows the organization",
         )
     people = {name: world.register() for name in ("stranger", "viewer", "super_admin")}
     people |= {"owner": tenant.owner, "outsider": other.owner}

@@ -41,6 +41,8 @@ def organization_created(tx: Tx, organization: Organization) -> None:
         slug=organization.slug,
         owner_id=organization.owner_id,
         billing_email=organization.billing_email or "",
+        max_concurrent_agents=organization.max_concurrent_agents,
+        max_agent_runtime_hours=organization.max_agent_runtime_hours,
     )
     tx.emit(message, aggregate_id=organization.id, version=organization.version, organization_id=organization.id)
 
@@ -54,6 +56,8 @@ def organization_updated(tx: Tx, organization: Organization) -> None:
         owner_id=organization.owner_id,
         billing_email=organization.billing_email or "",
         is_active=organization.is_active,
+        max_concurrent_agents=organization.max_concurrent_agents,
+        max_agent_runtime_hours=organization.max_agent_runtime_hours,
     )
     tx.emit(message, aggregate_id=organization.id, version=organization.version, organization_id=organization.id)
 

@@ -225,4 +225,6 @@ def _organization(row: Organization) -> pb.Organization:
         is_active=row.is_active,
         billing_email=row.billing_email or "",
         version=row.version,
+        max_concurrent_agents=row.max_concurrent_agents,
+        max_agent_runtime_hours=row.max_agent_runtime_hours,
     )

@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 
+from omoios.identity.events.v1 import events_pb2 as events
 from servicekit.testing.problems import assert_problem
 
 from .conftest import Identity, Person
@@ -33,6 +34,16 @@ class TestOrganizations:
         assert changed.json()["slug"] == "acme"
         assert changed.json()["owner_id"] == ada.id
         assert (await identity.http.get(path, headers=ada.headers)).json() == changed.json()
+        async with identity.running.service.db.reader() as tx:
+            told = await (await tx.connection()).fetch(
+                "SELECT payload FROM outbox WHERE subject LIKE 'identity.organization.%' AND aggregate_id = $1"
+                " ORDER BY seq",
+                organization["id"],
+            )
+        first = events.OrganizationCreated.FromString(told[0]["payload"])
+        second = events.OrganizationUpdated.FromString(told[1]["payload"])
+        limits = [(one.max_concurrent_agents, one.max_agent_runtime_hours) for one in (first, second)]
+        assert limits == [(5, 100.0), (7, 100.0)], "who enforces the limits is told of them"
         listed = (await identity.http.get(BASE, headers=ada.headers)).json()
         assert [(item["name"], item["role"]) for item in listed] == [("Acme 2", "owner")]
 

@@ -1,18 +1,23 @@
-"""Typed calls of the services below: vcs and billing. Every call has a deadline."""
+"""Typed calls of the services below: vcs, billing and identity. Every call has a deadline."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from omoios.billing.v1 import billing_pb2, billing_pb2_grpc
+from omoios.identity.v1 import identity_pb2, identity_pb2_grpc
 from omoios.vcs.v1 import vcs_pb2, vcs_pb2_grpc
 from servicekit.rpc import RpcChannels
 
 # A bind or a merge only writes an intent at vcs; a reservation is one transaction at billing.
 VCS_TIMEOUT_S = 3.0
 BILLING_TIMEOUT_S = 3.0
+SNAPSHOT_TIMEOUT_S = 10.0
+SNAPSHOT_PAGE = 500
 
 
 class VcsClient:
@@ -63,6 +68,18 @@ class VcsClient:
         return {item.project_id: item.commits for item in response.counts}
 
 
+@dataclass(frozen=True, slots=True)
+class PlanLimits:
+    """What billing tells of an organization. `agents_limit`: agents at once, -1 means no limit.
+
+    `sandbox_ms_used`: time of its sandboxes in the month that ends at `period_ends_at`.
+    """
+
+    agents_limit: int
+    sandbox_ms_used: int
+    period_ends_at: datetime
+
+
 class BillingClient:
     """Reservations and limits."""
 
@@ -90,9 +107,36 @@ class BillingClient:
         reservation: billing_pb2.Reservation = response.reservation
         return reservation
 
-    async def agents_limits(self, organization_ids: Sequence[str]) -> dict[str, int]:
-        """How many tasks may run at once, by organization; -1 means no limit."""
+    async def limits(self, organization_ids: Sequence[str]) -> dict[str, PlanLimits]:
+        """What the plan allows and what is used of it, by organization."""
         response = await self._stub.BatchGetLimits(
             billing_pb2.BatchGetLimitsRequest(organization_ids=organization_ids), timeout=BILLING_TIMEOUT_S
         )
-        return {limits.organization_id: limits.agents_limit for limits in response.limits}
+        return {
+            limits.organization_id: PlanLimits(
+                limits.agents_limit, limits.sandbox_milliseconds_used, limits.period_ends_at.ToDatetime(tzinfo=UTC)
+            )
+            for limits in response.limits
+        }
+
+
+class IdentityClient:
+    """The owner of organizations; asked by `make rebuild` only, never for a request."""
+
+    def __init__(self, channels: RpcChannels) -> None:
+        self._channels = channels
+
+    @cached_property
+    def _stub(self) -> Any:
+        return identity_pb2_grpc.IdentityServiceStub(self._channels.channel("identity"))
+
+    async def organizations(self) -> AsyncIterator[Sequence[identity_pb2.Organization]]:
+        """All organizations, page by page."""
+        token = ""
+        while True:
+            request = identity_pb2.ListOrganizationSnapshotRequest(page_size=SNAPSHOT_PAGE, page_token=token)
+            page = await self._stub.ListOrganizationSnapshot(request, timeout=SNAPSHOT_TIMEOUT_S)
+            yield page.organizations
+            token = page.next_page_token
+            if not token:
+                return

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from omoios.workflow.v1.workflow_pb2_grpc import add_WorkflowServiceServicer_to_server
 from servicekit.db import Database
-from servicekit.events import Bus, Resources
+from servicekit.events import Bus, ReplicaSource, Resources
 from servicekit.host import Service, run
 from servicekit.rpc import RpcChannels, RpcServicer
-from workflow_service import errors
+from workflow_service import errors, replica
 from workflow_service.access import ACCESS
 from workflow_service.board import routes as board_routes
 from workflow_service.board.service import BoardService
-from workflow_service.clients import BillingClient, VcsClient
+from workflow_service.clients import BillingClient, IdentityClient, VcsClient
 from workflow_service.coordination import consumers as coordination_consumers
 from workflow_service.coordination import jobs as coordination_jobs
 from workflow_service.coordination.merges_service import MergeQueue
@@ -30,6 +30,7 @@ from workflow_service.projects.service import ProjectService
 from workflow_service.queue import consumers as queue_consumers
 from workflow_service.queue import jobs as queue_jobs
 from workflow_service.queue.claims_service import ClaimService
+from workflow_service.queue.limits_service import LimitService
 from workflow_service.queue.merges_service import TaskMerges
 from workflow_service.queue.service import QueueService
 from workflow_service.results import routes as results_routes
@@ -59,7 +60,8 @@ def build(settings: Settings) -> Service:
     channels = RpcChannels(settings)
     vcs, billing = VcsClient(channels), BillingClient(channels)
     queue = QueueService()
-    claims = ClaimService(db, queue, billing, settings)
+    limits = LimitService(db, billing, settings)
+    claims = ClaimService(db, queue, limits, settings)
     projects = ProjectService(db, vcs, followers=[queue])
     engine = EngineService(db, queue)
     task_merges = TaskMerges(queue)
@@ -71,7 +73,7 @@ def build(settings: Settings) -> Service:
     queue.follow(coordination)
     coordination.follow(execution)
     tickets = TicketService(db, projects, engine, settings)
-    tasks = TaskService(db, queue, claims, engine, settings)
+    tasks = TaskService(db, queue, claims, limits, engine, settings)
     board = BoardService(db, projects, engine)
     graph = GraphService(db, projects, engine, queue)
     phases = PhaseService(db, engine)
@@ -106,6 +108,7 @@ def build(settings: Settings) -> Service:
             )
         ],
         consumers=[
+            replica.consumers(),
             projects_consumers.consumers(projects),
             queue_consumers.consumers(claims),
             coordination_consumers.consumers(merges, coordination),
@@ -117,6 +120,7 @@ def build(settings: Settings) -> Service:
             *tickets_jobs.jobs(tickets),
             *coordination_jobs.jobs(coordination, merges),
         ],
+        replicas=[ReplicaSource("organizations", replica.Rebuild(db, IdentityClient(channels)).organizations)],
         errors=errors,
     )
 

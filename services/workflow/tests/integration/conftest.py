@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from omoios.billing.v1 import billing_pb2 as billing
 from omoios.billing.v1 import billing_pb2_grpc
+from omoios.identity.v1 import identity_pb2, identity_pb2_grpc
 from omoios.vcs.events.v1 import events_pb2 as vcs_events
 from omoios.vcs.v1 import vcs_pb2 as vcs
 from omoios.vcs.v1 import vcs_pb2_grpc
@@ -104,6 +106,8 @@ class FakeBilling(billing_pb2_grpc.BillingServiceServicer):
         self.reserved: list[billing.ReserveExecutionRequest] = []
         self.refuse: AppError | None = None
         self.agents_limit = -1
+        self.sandbox_ms = 0
+        self.month_ends_at = utc_now() + timedelta(days=9)
 
     async def ReserveExecution(self, request: Any, context: Any) -> Any:
         if self.refuse is not None:
@@ -116,11 +120,23 @@ class FakeBilling(billing_pb2_grpc.BillingServiceServicer):
         )
 
     async def BatchGetLimits(self, request: Any, context: Any) -> Any:
-        return billing.BatchGetLimitsResponse(
-            limits=[
-                billing.Limits(organization_id=one, agents_limit=self.agents_limit) for one in request.organization_ids
-            ]
-        )
+        response = billing.BatchGetLimitsResponse()
+        for one in request.organization_ids:
+            limits = response.limits.add(
+                organization_id=one, agents_limit=self.agents_limit, sandbox_milliseconds_used=self.sandbox_ms
+            )
+            limits.period_ends_at.FromDatetime(self.month_ends_at)
+        return response
+
+
+class FakeIdentity(identity_pb2_grpc.IdentityServiceServicer):
+    """Tells the organizations that it was given."""
+
+    def __init__(self) -> None:
+        self.organizations: list[identity_pb2.Organization] = []
+
+    async def ListOrganizationSnapshot(self, request: Any, context: Any) -> Any:
+        return identity_pb2.ListOrganizationSnapshotResponse(organizations=self.organizations)
 
 
 PAYMENT = AppError("billing.limit_reached", "No execution is left this month.", Kind.PAYMENT_REQUIRED)
@@ -134,6 +150,7 @@ class Flow:
     signing: Any
     vcs: FakeVcs
     billing: FakeBilling
+    identity: FakeIdentity
     organization: str = field(default_factory=new_id)
     user: str = field(default_factory=new_id)
     headers: dict[str, str] = field(default_factory=dict)
@@ -214,7 +231,7 @@ class Flow:
         )
         return await self.rpc.FailTask(request, None)
 
-    async def deliver(self, message: Any, *, times: int = 1, organization: str | None = None) -> None:
+    async def deliver(self, message: Any, *, times: int = 1, organization: str | None = None, version: int = 1) -> None:
         """An event of another service reaches this service's consumer, as often as given, each in its transaction."""
         kind = event_type(type(message)).subject
         for group in self.running.service.consumers:
@@ -222,7 +239,7 @@ class Flow:
                 handler = source.handlers.get(kind)
                 if handler is None:
                     continue
-                event: Any = _event(message, organization)
+                event: Any = _event(message, organization, version)
                 for _ in range(times):
                     async with self.db.uow() as tx:
                         await handler(tx, [event])
@@ -264,7 +281,7 @@ class Flow:
             return await connection.fetch(statement, *arguments)
 
 
-def _event(message: Any, organization: str | None) -> Event[Any]:
+def _event(message: Any, organization: str | None, version: int) -> Event[Any]:
     options = event_type(type(message))
     headers = {
         "Nats-Msg-Id": new_id(),
@@ -272,7 +289,7 @@ def _event(message: Any, organization: str | None) -> Event[Any]:
         "Omoios-Time": to_wire(utc_now()),
         "Omoios-Aggregate-Type": options.aggregate,
         "Omoios-Aggregate-Id": new_id(),
-        "Omoios-Version": "1",
+        "Omoios-Version": str(version),
     } | ({"Omoios-Organization": organization} if organization else {})
     return Event(headers, options.subject, message.SerializeToString(), message)
 
@@ -280,10 +297,11 @@ def _event(message: Any, organization: str | None) -> Event[Any]:
 @pytest.fixture
 async def flow(service_host: Any, signing: Any, rpc_stub: Any) -> Flow:
     """The service without jobs and consumers running: the test calls them where it wants them."""
-    fake_vcs, fake_billing = FakeVcs(), FakeBilling()
-    targets = {"vcs": await rpc_stub(fake_vcs), "billing": await rpc_stub(fake_billing)}
+    fake_vcs, fake_billing, fake_identity = FakeVcs(), FakeBilling(), FakeIdentity()
+    fakes = {"vcs": fake_vcs, "billing": fake_billing, "identity": fake_identity}
+    targets = {name: await rpc_stub(fake) for name, fake in fakes.items()}
     running = await service_host(build, "workflow", rpc_targets=targets)
-    found = Flow(running, signing, fake_vcs, fake_billing)
+    found = Flow(running, signing, fake_vcs, fake_billing, fake_identity)
     token = await signing.user(found.user, found.organization, "owner")
     found.headers = {"Authorization": f"Bearer {token}"}
     return found

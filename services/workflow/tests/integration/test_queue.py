@@ -7,10 +7,16 @@ from typing import Any
 
 import pytest
 
+from omoios.identity.events.v1 import events_pb2 as identity
+from omoios.identity.v1 import identity_pb2 as identity_v1
 from omoios.workflow.v1 import workflow_pb2 as pb
 from servicekit import telemetry
 from servicekit.errors import AppError
 from servicekit.ids import new_id
+from workflow_service.clients import BillingClient
+from workflow_service.queue.claims_service import ClaimService
+from workflow_service.queue.limits_service import LimitService
+from workflow_service.queue.service import QueueService
 
 
 def plan_of(tasks: int, extra: str = "") -> str:
@@ -48,6 +54,60 @@ async def test_limits_of_project_and_organization_hold_under_concurrency(flow: A
     await flow.sql("UPDATE projects SET max_concurrent_tasks = -1")
     await flow.sql("UPDATE queue_limits SET agents_limit = 7")
     assert len(await flow.claim(30)) == 2, "the organization's limit holds for all of its projects"
+
+
+async def test_an_organization_never_runs_more_agents_than_it_allows(flow: Any) -> None:
+    """Two hundred claimers at four instances, each with batches of its own, on one database."""
+    await executing(flow, plan_of(30), settings={"max_concurrent_tasks": -1})
+    told = {"organization_id": flow.organization, "max_agent_runtime_hours": 100.0}
+    await flow.deliver(identity.OrganizationCreated(max_concurrent_agents=7, **told))
+    service = flow.running.service
+    limits = LimitService(flow.db, BillingClient(service.channels), service.settings)
+    instances = [ClaimService(flow.db, QueueService(), limits, service.settings) for _ in range(4)]
+
+    async def claim(number: int) -> list[Any]:
+        return await instances[number % 4].claim(
+            organization_ids=[flow.organization], agent_id=f"a-{number}", maximum=1, sandbox_ids=[f"s-{number}"]
+        )
+
+    taken = [task for answer in await asyncio.gather(*(claim(number) for number in range(200))) for task in answer]
+    assert len({task.id for task in taken}) == len(taken) == 7
+    waiting = (await flow.call("GET", "/tasks?status=pending&limit=1"))[0]["id"]
+    (reason,) = (await flow.call("GET", f"/tasks/{waiting}/readiness"))["reasons"]
+    assert reason["code"] == "organization_at_capacity"
+    assert "7 of 7" in reason["detail"]
+    assert "max_concurrent_agents" in reason["detail"]
+
+    await flow.deliver(identity.OrganizationUpdated(max_concurrent_agents=9, **told), version=3)
+    await flow.deliver(identity.OrganizationUpdated(max_concurrent_agents=20, **told), version=2)
+    assert len(await flow.claim(30)) == 2, "the newest version counts, whichever comes last"
+    flow.identity.organizations = [
+        identity_v1.Organization(id=flow.organization, version=4, max_concurrent_agents=10, max_agent_runtime_hours=9.0)
+    ]
+    (source,) = service.replicas
+    assert await source.rebuild() == 1
+    assert len(await flow.claim(30)) == 1, "a rebuild brings what no event told"
+
+
+async def test_an_organization_that_used_up_its_hours_starts_nothing_more(flow: Any) -> None:
+    await executing(flow, plan_of(3))
+    told = {"organization_id": flow.organization, "max_concurrent_agents": 5, "max_agent_runtime_hours": 1.5}
+    await flow.deliver(identity.OrganizationCreated(**told))
+    (running,) = await flow.claim(1)
+    flow.billing.sandbox_ms = 5_760_000
+    await flow.sql("UPDATE queue_limits SET refreshed_at = clock_timestamp() - interval '61 seconds'")
+    assert await flow.claim(1) == []
+    waiting = (await flow.call("GET", "/tasks?status=pending&limit=1"))[0]["id"]
+    (reason,) = (await flow.call("GET", f"/tasks/{waiting}/readiness"))["reasons"]
+    assert reason["code"] == "organization_out_of_hours"
+    assert "1.6 of the 1.5 hours" in reason["detail"]
+    assert (await flow.start(running)).state == pb.ATTEMPT_STATE_HELD, "what runs goes on"
+    await flow.deliver(identity.OrganizationUpdated(**told | {"max_agent_runtime_hours": 2.0}), version=2)
+    assert len(await flow.claim(1)) == 1
+    await flow.deliver(identity.OrganizationUpdated(**told), version=3)
+    assert await flow.claim(1) == []
+    await flow.sql("UPDATE queue_limits SET period_ends_at = clock_timestamp()")
+    assert len(await flow.claim(1)) == 1, "a new month begins with all its hours"
 
 
 async def test_capabilities_and_projects_narrow_a_claim(flow: Any) -> None:

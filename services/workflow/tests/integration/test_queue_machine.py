@@ -17,13 +17,16 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from servicekit.clock import utc_now
 from servicekit.db import Database
 from servicekit.errors import AppError
 from servicekit.ids import new_id
+from workflow_service.clients import PlanLimits
 from workflow_service.dag import rules as dag
 from workflow_service.queue import rules
 from workflow_service.queue.claims_service import AttemptRef, ClaimService
 from workflow_service.queue.draft_rules import TaskDraft
+from workflow_service.queue.limits_service import LimitService
 from workflow_service.queue.rules import Attempt, Hold
 from workflow_service.queue.service import QueueService
 from workflow_service.settings import Settings
@@ -46,8 +49,8 @@ JOIN tasks t ON t.id = d.task_id WHERE t.organization_id = $1
 class NoLimits:
     """Billing that limits nobody."""
 
-    async def agents_limits(self, organization_ids: Any) -> dict[str, int]:
-        return dict.fromkeys(organization_ids, -1)
+    async def limits(self, organization_ids: Any) -> dict[str, PlanLimits]:
+        return dict.fromkeys(organization_ids, PlanLimits(-1, 0, utc_now()))
 
 
 @dataclass
@@ -74,7 +77,8 @@ class World:
         self.db = Database(self.settings)
         self.queue = QueueService()
         billing: Any = NoLimits()
-        self.claims = ClaimService(self.db, self.queue, billing, self.settings)
+        limits = LimitService(self.db, billing, self.settings)
+        self.claims = ClaimService(self.db, self.queue, limits, self.settings)
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)

@@ -181,8 +181,8 @@ def test_a_plan_of_ten_thousand_tasks_is_read_in_reasonable_time() -> None:
         f"### T{n}: t\n- Depends: {', '.join(f'T{m}' for m in range(max(0, n - 3), n)) or 'none'}\n- Command: true\n"
         for n in range(10_000)
     )
-    started = time.perf_counter()
+    started = time.process_time()
     plan = rules.parse("# Big\n## Tasks\n" + body)
     assert len(plan.tasks) == 10_000
-    # The reading takes about 0.6 s on one core; the bound is for a machine under load.
-    assert time.perf_counter() - started < 10
+    # The reading takes about 0.6 s of CPU; the bound is for a slow machine.
+    assert time.process_time() - started < 10

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from workflow_service.queue import rules
+from workflow_service.queue.limits_rules import OrganizationLimits, at_capacity, out_of_hours
 from workflow_service.queue.rules import Attempt, Hold, Lease, Scored
 from workflow_service.tasks.rules import Surroundings, reasons
 
@@ -103,11 +104,39 @@ def test_every_reason_is_told() -> None:
         project_active=5,
         project_cap=5,
         organization_active=9,
-        organization_cap=9,
+        organization=OrganizationLimits(plan=12, own=9, hours=2.0, ms_used=7_200_000),
     )
     codes = [one.code for one in reasons(around)]
-    assert len(codes) == len(set(codes)) == len(Hold) + 5
+    assert len(codes) == len(set(codes)) == len(Hold) + 6
     assert [one.tasks for one in reasons(around) if one.tasks] == [("t1",), ("t2",)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "room"),
+    [
+        (OrganizationLimits(plan=-1), None),
+        (OrganizationLimits(plan=3), 3),
+        (OrganizationLimits(plan=-1, own=5), 5),
+        (OrganizationLimits(plan=3, own=5), 3),
+        (OrganizationLimits(plan=9, own=5), 5),
+        (OrganizationLimits(plan=0, own=5), 0),
+        (OrganizationLimits(plan=-1, own=5, hours=1.0, ms_used=3_599_999), 5),
+        (OrganizationLimits(plan=-1, own=5, hours=1.0, ms_used=3_600_000), 0),
+        (OrganizationLimits(plan=-1, hours=0.0), 0),
+    ],
+)
+def test_the_least_limit_of_an_organization_counts(limits: OrganizationLimits, room: int | None) -> None:
+    assert limits.room == room
+
+
+def test_a_full_organization_says_whose_limit_it_is() -> None:
+    assert "5 of 5 tasks at once, the limit of its own setting" in (at_capacity(OrganizationLimits(9, 5), 5) or "")
+    assert "3 of 3 tasks at once, the limit of its plan" in (at_capacity(OrganizationLimits(3, 5), 3) or "")
+    assert at_capacity(OrganizationLimits(-1, 5), 4) is None
+    assert at_capacity(OrganizationLimits(-1), 1000) is None
+    spent = OrganizationLimits(-1, hours=1.5, ms_used=5_760_000)
+    assert "used 1.6 of the 1.5 hours" in (out_of_hours(spent) or "")
+    assert out_of_hours(OrganizationLimits(-1, hours=1.7, ms_used=5_760_000)) is None
 
 
 def test_no_state_is_a_trap() -> None:

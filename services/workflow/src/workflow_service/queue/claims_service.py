@@ -15,12 +15,12 @@ from typing import Any
 import structlog
 
 from servicekit.db import Database, Tx
-from servicekit.errors import AppError, invalid
+from servicekit.errors import invalid
 from workflow_service import events, metrics
-from workflow_service.clients import BillingClient
 from workflow_service.errors import ATTEMPT_SUPERSEDED, TASK_NOT_FOUND
 from workflow_service.queue import claims_store, rules, store
 from workflow_service.queue.batches_service import ClaimBatches, ClaimKind, Slot
+from workflow_service.queue.limits_service import LimitService
 from workflow_service.queue.rules import Attempt, Lease
 from workflow_service.queue.service import QueueService, TaskChange, end
 from workflow_service.queue.tables import Task
@@ -29,7 +29,6 @@ from workflow_service.settings import Settings
 log = structlog.get_logger(__name__)
 
 MAX_CLAIM = 100
-LIMIT_AGE_S = 60.0
 SWEEP_BATCH = 200
 RESCORE_BATCH = 1000
 # A release is part of the transaction that completes or merges; an older miss would have been found before.
@@ -80,10 +79,10 @@ class Claimed:
 class ClaimService:
     """Claims, leases and attempts."""
 
-    def __init__(self, db: Database, queue: QueueService, billing: BillingClient, settings: Settings) -> None:
+    def __init__(self, db: Database, queue: QueueService, limits: LimitService, settings: Settings) -> None:
         self._db = db
         self._queue = queue
-        self._billing = billing
+        self._limits = limits
         self._settings = settings
         self._batches: ClaimBatches[Claimed] = ClaimBatches(self._claim, self._give_back)
 
@@ -114,16 +113,16 @@ class ClaimService:
         return await self._batches.claim(kind, [Slot(sandbox_id, agent_id) for sandbox_id in different])
 
     async def _claim(self, kind: ClaimKind, slots: Sequence[Slot]) -> list[Claimed]:
-        limits, fresh = await self._limits(kind.organization_ids)
-        limited = self._settings.project_concurrency >= 0 or any(limit is not None for limit in limits)
+        limits, fresh = await self._limits.current(kind.organization_ids)
+        rooms = [limit.room for limit in limits]
+        limited = self._settings.project_concurrency >= 0 or any(room is not None for room in rooms)
         async with self._db.uow() as tx:
-            if fresh:
-                await claims_store.save_limits(tx, fresh)
+            await self._limits.save(tx, fresh)
             await claims_store.prepare(tx, kind.organization_ids if limited else ())
             records = await claims_store.claim(
                 tx,
                 organization_ids=kind.organization_ids,
-                organization_limits=limits,
+                organization_limits=rooms,
                 maximum=len(slots),
                 project_cap=self._settings.project_concurrency,
                 project_ids=kind.project_ids or None,
@@ -142,24 +141,6 @@ class ClaimService:
     async def _give_back(self, tasks: Sequence[Claimed]) -> None:
         """The claimer has gone before it was answered."""
         await self.release([AttemptRef(task.id, task.attempt, task.sandbox_id) for task in tasks], "claimer has gone")
-
-    async def _limits(self, organizations: Sequence[str]) -> tuple[list[int | None], dict[str, int]]:
-        """The limit of each organization (None: no limit) and those that billing told just now."""
-        async with self._db.reader() as tx:
-            known = await claims_store.limits(tx, organizations)
-        stale = [one for one in organizations if one not in known or known[one][1] > LIMIT_AGE_S]
-        fresh: dict[str, int] = {}
-        if stale:
-            try:
-                fresh = await self._billing.agents_limits(stale)
-            except AppError as error:
-                # Work goes on with the limit told last, or the default: billing's absence must not stop the queue.
-                log.info("limits_not_refreshed", code=error.code)
-        limits: list[int | None] = []
-        for one in organizations:
-            value = fresh.get(one, known.get(one, (self._settings.default_agents_limit, 0.0))[0])
-            limits.append(None if value < 0 else value)
-        return limits, fresh
 
     async def start(self, attempts: Sequence[AttemptRef]) -> list[AttemptAnswer]:
         """The attempts have begun: assigned → running. Starting twice is starting once."""

@@ -143,29 +143,6 @@ async def claim(
     return sorted(rows, key=lambda row: row["place"])
 
 
-async def limits(tx: Tx, organization_ids: Sequence[str]) -> dict[str, tuple[int, float]]:
-    """(limit, seconds since it was asked) by organization."""
-    connection = await tx.connection()
-    rows = await connection.fetch(
-        "SELECT organization_id, agents_limit, extract(epoch FROM clock_timestamp() - refreshed_at)::float8 AS age_s"
-        " FROM queue_limits WHERE organization_id = ANY($1)",
-        list(organization_ids),
-    )
-    return {row["organization_id"]: (row["agents_limit"], row["age_s"]) for row in rows}
-
-
-async def save_limits(tx: Tx, limits: dict[str, int]) -> None:
-    """Remember what billing told."""
-    connection = await tx.connection()
-    await connection.execute(
-        "INSERT INTO queue_limits (organization_id, agents_limit) SELECT * FROM unnest($1::text[], $2::int[])"
-        " ON CONFLICT (organization_id) DO UPDATE SET agents_limit = excluded.agents_limit,"
-        " refreshed_at = clock_timestamp()",
-        list(limits),
-        list(limits.values()),
-    )
-
-
 async def renew(tx: Tx, attempts: Sequence[tuple[str, int, str]], lease_s: int) -> dict[str, datetime]:
     """Renew the leases that these attempts (task, attempt, sandbox) hold; task → new end."""
     connection = await tx.connection()

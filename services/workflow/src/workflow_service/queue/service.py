@@ -44,14 +44,13 @@ class TaskChange:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What surrounds a task: unmet dependencies, the database's clock, tasks at work and limits (-1: none)."""
+    """What surrounds a task: unmet dependencies, the database's clock, the project's limit (-1: none)."""
 
     waits_for: list[Task]
     now: datetime
     project_active: int
     project_cap: int
     organization_active: int
-    organization_cap: int | None
 
 
 class TaskFollower(Protocol):
@@ -204,8 +203,7 @@ class QueueService:
         organization, own = await store.active_counts(tx, task.organization_id, task.project_id)
         edges = await store.dependencies_of(tx, [task.id])
         waits_for = await store.get_many(tx, [edge[1] for edge in edges if not edge[2]])
-        limit = await store.limit_of(tx, task.organization_id)
-        return Readiness(waits_for, await store.now(tx), own, cap, organization, limit)
+        return Readiness(waits_for, await store.now(tx), own, cap, organization)
 
     async def announce(self, tx: Tx, ids: Iterable[str]) -> None:
         """Tell waiting claims of those of these tasks that may be claimed now."""

@@ -12,7 +12,7 @@ from servicekit.db import Tx
 from servicekit.db.inserts import insert_new
 from workflow_service.projects.tables import Project
 from workflow_service.queue.rules import Hold
-from workflow_service.queue.tables import QueueLimit, Task, TaskDependency
+from workflow_service.queue.tables import Task, TaskDependency
 
 _DOWN = """
     SELECT d.task_id FROM task_dependencies d WHERE d.depends_on_id = ANY($1) AND NOT d.satisfied
@@ -395,11 +395,6 @@ async def active_counts(tx: Tx, organization_id: str, project_id: str) -> tuple[
         )
     ).one()
     return row[0], row[1]
-
-
-async def limit_of(tx: Tx, organization_id: str) -> int | None:
-    """The organization's limit as billing last told it."""
-    return await tx.session.scalar(select(QueueLimit.agents_limit).where(QueueLimit.organization_id == organization_id))
 
 
 async def execution_counts(tx: Tx, execution_id: str) -> dict[tuple[str, str, bool], int]:

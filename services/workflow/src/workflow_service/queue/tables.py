@@ -131,10 +131,13 @@ class TaskDependency(Base):
 
 
 class QueueLimit(Base):
-    """How many tasks of an organization billing lets run at once; -1 means no limit. Asked again when it is old."""
+    """What billing told of an organization: tasks at once (-1: no limit), hours used. Asked again when it is old."""
 
     __tablename__ = "queue_limits"
 
     organization_id: Mapped[str] = mapped_column(primary_key=True)
     agents_limit: Mapped[int] = mapped_column(Integer)
+    sandbox_ms_used: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """Time of its sandboxes in the month that ends at `period_ends_at`, in milliseconds."""
+    period_ends_at: Mapped[datetime | None]
     refreshed_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))

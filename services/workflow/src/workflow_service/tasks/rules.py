@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from workflow_service.queue import limits_rules
+from workflow_service.queue.limits_rules import OrganizationLimits
 from workflow_service.queue.rules import HOLD_TEXT, LEASED, PENDING, Hold
 
 
@@ -31,7 +33,7 @@ class Surroundings:
     project_active: int
     project_cap: int
     organization_active: int
-    organization_cap: int
+    organization: OrganizationLimits
 
 
 def reasons(task: Surroundings) -> list[Reason]:
@@ -58,9 +60,12 @@ def reasons(task: Surroundings) -> list[Reason]:
     if 0 <= task.project_cap <= task.project_active:
         detail = f"The project runs {task.project_active} of {task.project_cap} tasks at once."
         found.append(Reason("project_at_capacity", detail))
-    if 0 <= task.organization_cap <= task.organization_active:
-        detail = f"The organization runs {task.organization_active} of {task.organization_cap} tasks at once."
-        found.append(Reason("organization_at_capacity", detail))
+    full = limits_rules.at_capacity(task.organization, task.organization_active)
+    if full is not None:
+        found.append(Reason("organization_at_capacity", full))
+    used_up = limits_rules.out_of_hours(task.organization)
+    if used_up is not None:
+        found.append(Reason("organization_out_of_hours", used_up))
     return found
 
 

@@ -23,6 +23,7 @@ from workflow_service.errors import (
 from workflow_service.queue import rules as queue_rules
 from workflow_service.queue.claims_service import ClaimService
 from workflow_service.queue.draft_rules import TaskDraft
+from workflow_service.queue.limits_service import LimitService
 from workflow_service.queue.service import QueueService
 from workflow_service.queue.tables import Task
 from workflow_service.settings import Settings
@@ -57,11 +58,18 @@ class TaskService:
     """Tasks as people and agents see them; every change goes through the queue."""
 
     def __init__(
-        self, db: Database, queue: QueueService, claims: ClaimService, engine: EngineService, settings: Settings
+        self,
+        db: Database,
+        queue: QueueService,
+        claims: ClaimService,
+        limits: LimitService,
+        engine: EngineService,
+        settings: Settings,
     ) -> None:
         self._db = db
         self._queue = queue
         self._claims = claims
+        self._limits = limits
         self._engine = engine
         self._settings = settings
 
@@ -190,7 +198,7 @@ class TaskService:
         async with self._db.reader() as tx:
             task = await self.require(tx, principal, "task:read", task_id)
             around = await self._queue.readiness(tx, task, self._settings.project_concurrency)
-        cap = around.organization_cap
+            limits = await self._limits.known(tx, task.organization_id)
         found = rules.reasons(
             rules.Surroundings(
                 status=task.status,
@@ -205,7 +213,7 @@ class TaskService:
                 project_active=around.project_active,
                 project_cap=around.project_cap,
                 organization_active=around.organization_active,
-                organization_cap=self._settings.default_agents_limit if cap is None else cap,
+                organization=limits,
             )
         )
         message = " ".join(reason.detail for reason in found)

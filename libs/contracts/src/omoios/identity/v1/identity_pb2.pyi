@@ -431,6 +431,8 @@ class Organization(_message.Message):
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     BILLING_EMAIL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_AGENTS_FIELD_NUMBER: _builtins.int
+    MAX_AGENT_RUNTIME_HOURS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     slug: _builtins.str
@@ -438,6 +440,9 @@ class Organization(_message.Message):
     is_active: _builtins.bool
     billing_email: _builtins.str
     version: _builtins.int
+    max_concurrent_agents: _builtins.int
+    """Agents at work at once, and hours of sandboxes in a calendar month (UTC). Absent: not told, no limit."""
+    max_agent_runtime_hours: _builtins.float
     def __init__(
         self,
         *,
@@ -448,12 +453,21 @@ class Organization(_message.Message):
         is_active: _builtins.bool = ...,
         billing_email: _builtins.str = ...,
         version: _builtins.int = ...,
+        max_concurrent_agents: _builtins.int | None = ...,
+        max_agent_runtime_hours: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_agent_runtime_hours", b"_max_agent_runtime_hours", "_max_concurrent_agents", b"_max_concurrent_agents", "max_agent_runtime_hours", b"max_agent_runtime_hours", "max_concurrent_agents", b"max_concurrent_agents"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_email", b"billing_email", "id", b"id", "is_active", b"is_active", "name", b"name", "owner_id", b"owner_id", "slug", b"slug", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_agent_runtime_hours", b"_max_agent_runtime_hours", "_max_concurrent_agents", b"_max_concurrent_agents", "billing_email", b"billing_email", "id", b"id", "is_active", b"is_active", "max_agent_runtime_hours", b"max_agent_runtime_hours", "max_concurrent_agents", b"max_concurrent_agents", "name", b"name", "owner_id", b"owner_id", "slug", b"slug", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_agent_runtime_hours: _TypeAlias = _typing.Literal["max_agent_runtime_hours"]  # noqa: Y015
+    _WhichOneofArgType__max_agent_runtime_hours: _TypeAlias = _typing.Literal["_max_agent_runtime_hours", b"_max_agent_runtime_hours"]  # noqa: Y015
+    _WhichOneofReturnType__max_concurrent_agents: _TypeAlias = _typing.Literal["max_concurrent_agents"]  # noqa: Y015
+    _WhichOneofArgType__max_concurrent_agents: _TypeAlias = _typing.Literal["_max_concurrent_agents", b"_max_concurrent_agents"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_agent_runtime_hours) -> _WhichOneofReturnType__max_agent_runtime_hours | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrent_agents) -> _WhichOneofReturnType__max_concurrent_agents | None: ...
 
 Global___Organization: _TypeAlias = Organization  # noqa: Y015
 

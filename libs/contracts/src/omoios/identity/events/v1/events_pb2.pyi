@@ -104,11 +104,16 @@ class OrganizationCreated(_message.Message):
     SLUG_FIELD_NUMBER: _builtins.int
     OWNER_ID_FIELD_NUMBER: _builtins.int
     BILLING_EMAIL_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_AGENTS_FIELD_NUMBER: _builtins.int
+    MAX_AGENT_RUNTIME_HOURS_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     name: _builtins.str
     slug: _builtins.str
     owner_id: _builtins.str
     billing_email: _builtins.str
+    max_concurrent_agents: _builtins.int
+    """Agents at work at once, and hours of sandboxes in a calendar month (UTC). Absent: not told, no limit."""
+    max_agent_runtime_hours: _builtins.float
     def __init__(
         self,
         *,
@@ -117,12 +122,21 @@ class OrganizationCreated(_message.Message):
         slug: _builtins.str = ...,
         owner_id: _builtins.str = ...,
         billing_email: _builtins.str = ...,
+        max_concurrent_agents: _builtins.int | None = ...,
+        max_agent_runtime_hours: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_agent_runtime_hours", b"_max_agent_runtime_hours", "_max_concurrent_agents", b"_max_concurrent_agents", "max_agent_runtime_hours", b"max_agent_runtime_hours", "max_concurrent_agents", b"max_concurrent_agents"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_email", b"billing_email", "name", b"name", "organization_id", b"organization_id", "owner_id", b"owner_id", "slug", b"slug"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_agent_runtime_hours", b"_max_agent_runtime_hours", "_max_concurrent_agents", b"_max_concurrent_agents", "billing_email", b"billing_email", "max_agent_runtime_hours", b"max_agent_runtime_hours", "max_concurrent_agents", b"max_concurrent_agents", "name", b"name", "organization_id", b"organization_id", "owner_id", b"owner_id", "slug", b"slug"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_agent_runtime_hours: _TypeAlias = _typing.Literal["max_agent_runtime_hours"]  # noqa: Y015
+    _WhichOneofArgType__max_agent_runtime_hours: _TypeAlias = _typing.Literal["_max_agent_runtime_hours", b"_max_agent_runtime_hours"]  # noqa: Y015
+    _WhichOneofReturnType__max_concurrent_agents: _TypeAlias = _typing.Literal["max_concurrent_agents"]  # noqa: Y015
+    _WhichOneofArgType__max_concurrent_agents: _TypeAlias = _typing.Literal["_max_concurrent_agents", b"_max_concurrent_agents"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_agent_runtime_hours) -> _WhichOneofReturnType__max_agent_runtime_hours | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrent_agents) -> _WhichOneofReturnType__max_concurrent_agents | None: ...
 
 Global___OrganizationCreated: _TypeAlias = OrganizationCreated  # noqa: Y015
 
@@ -136,12 +150,17 @@ class OrganizationUpdated(_message.Message):
     OWNER_ID_FIELD_NUMBER: _builtins.int
     BILLING_EMAIL_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_AGENTS_FIELD_NUMBER: _builtins.int
+    MAX_AGENT_RUNTIME_HOURS_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     name: _builtins.str
     slug: _builtins.str
     owner_id: _builtins.str
     billing_email: _builtins.str
     is_active: _builtins.bool
+    max_concurrent_agents: _builtins.int
+    """Agents at work at once, and hours of sandboxes in a calendar month (UTC). Absent: not told, no limit."""
+    max_agent_runtime_hours: _builtins.float
     def __init__(
         self,
         *,
@@ -151,12 +170,21 @@ class OrganizationUpdated(_message.Message):
         owner_id: _builtins.str = ...,
         billing_email: _builtins.str = ...,
         is_active: _builtins.bool = ...,
+        max_concurrent_agents: _builtins.int | None = ...,
+        max_agent_runtime_hours: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_agent_runtime_hours", b"_max_agent_runtime_hours", "_max_concurrent_agents", b"_max_concurrent_agents", "max_agent_runtime_hours", b"max_agent_runtime_hours", "max_concurrent_agents", b"max_concurrent_agents"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_email", b"billing_email", "is_active", b"is_active", "name", b"name", "organization_id", b"organization_id", "owner_id", b"owner_id", "slug", b"slug"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_agent_runtime_hours", b"_max_agent_runtime_hours", "_max_concurrent_agents", b"_max_concurrent_agents", "billing_email", b"billing_email", "is_active", b"is_active", "max_agent_runtime_hours", b"max_agent_runtime_hours", "max_concurrent_agents", b"max_concurrent_agents", "name", b"name", "organization_id", b"organization_id", "owner_id", b"owner_id", "slug", b"slug"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_agent_runtime_hours: _TypeAlias = _typing.Literal["max_agent_runtime_hours"]  # noqa: Y015
+    _WhichOneofArgType__max_agent_runtime_hours: _TypeAlias = _typing.Literal["_max_agent_runtime_hours", b"_max_agent_runtime_hours"]  # noqa: Y015
+    _WhichOneofReturnType__max_concurrent_agents: _TypeAlias = _typing.Literal["max_concurrent_agents"]  # noqa: Y015
+    _WhichOneofArgType__max_concurrent_agents: _TypeAlias = _typing.Literal["_max_concurrent_agents", b"_max_concurrent_agents"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_agent_runtime_hours) -> _WhichOneofReturnType__max_agent_runtime_hours | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrent_agents) -> _WhichOneofReturnType__max_concurrent_agents | None: ...
 
 Global___OrganizationUpdated: _TypeAlias = OrganizationUpdated  # noqa: Y015
 
