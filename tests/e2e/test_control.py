@@ -68,3 +68,22 @@ def test_a_cancelled_execution_ends_its_sandboxes(world: World) -> None:
     begun = owner.post(f"/specs/{spec['id']}/execute")
     assert begun["status"] == "started"
     owner.post(f"/specs/{spec['id']}/cancel", {})
+
+
+def test_an_organization_without_hours_is_told_why_nothing_runs(world: World) -> None:
+    tenant = world.tenant()
+    owner, path = tenant.owner, f"/organizations/{tenant.organization_id}"
+    spec = world.execute(tenant, PAUSED)
+    first = world.tasks(tenant, spec)["A"]["id"]
+
+    def codes() -> list[str]:
+        return [reason["code"] for reason in owner.get(f"/tasks/{first}/readiness")["reasons"]]
+
+    assert codes() == []
+    owner.ok("PATCH", path, {"max_agent_runtime_hours": 0})
+    eventually(lambda: codes() == ["organization_out_of_hours"], "workflow has heard of the limit")
+    assert "0.0 of the 0 hours" in owner.get(f"/tasks/{first}/readiness")["message"]
+    owner.ok("PATCH", path, {"max_agent_runtime_hours": 100})
+    eventually(lambda: codes() == [], "workflow has heard of the new limit")
+    assert owner.call("PATCH", path, {"max_agent_runtime_hours": -1}).status_code == 422
+    owner.post(f"/specs/{spec['id']}/cancel", {"reason": "shown"})
