@@ -135,7 +135,6 @@ class ErrorSpec:
 
 
 INVALID_REQUEST = ErrorSpec("request.invalid", Kind.INVALID, "The request is not valid.")
-REQUEST_REFUSED = ErrorSpec("request.refused", Kind.REFUSED, "The request could not be understood.")
 BODY_TOO_LARGE = ErrorSpec("request.too_large", Kind.TOO_LARGE, "The request body is too large.")
 ROUTE_NOT_FOUND = ErrorSpec("request.route_not_found", Kind.NOT_FOUND, "There is nothing at this path.")
 UNAUTHENTICATED = ErrorSpec("auth.unauthenticated", Kind.UNAUTHENTICATED, "Not authenticated.")

@@ -138,7 +138,7 @@ async def test_without_identity_an_unknown_key_is_not_called_invalid() -> None:
     for _ in range(20):
         with pytest.raises(AppError) as error:
             await keys.key("one")
-        assert error.value.kind is Kind.UNAVAILABLE
+        assert (error.value.code, error.value.kind) == ("auth.keys_unavailable", Kind.UNAVAILABLE)
     assert identity.calls == 1
     identity.down = False
     clock.now += 1.0

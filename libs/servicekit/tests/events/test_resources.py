@@ -79,6 +79,9 @@ async def test_the_owner_is_asked_once_and_its_answer_is_kept(kit: Any, rpc_stub
             with pytest.raises(AppError) as raised:
                 await resources.organization_of("task", "unknown", TASK_NOT_FOUND)
             assert raised.value.code == "agents.task_not_found"
+        with pytest.raises(AppError) as unnamed:
+            await resources.organization_of("task", "unknown")
+        assert unnamed.value.code == "resource.not_found"
         # The wait of one second and the question come once, not for every request.
         assert monotonic_s() - began < 2.5
     finally:

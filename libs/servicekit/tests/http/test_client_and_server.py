@@ -166,7 +166,7 @@ async def test_the_client_translates_failures(listening: Any) -> None:
             with pytest.raises(AppError) as late:
                 await http.get(f"http://127.0.0.1:{server.port}/api/v1/sockets/slow?s=1")
     assert (absent.value.kind, absent.value.retry_after_s) == (Kind.UNAVAILABLE, 1.0)
-    assert late.value.kind is Kind.DEADLINE
+    assert (late.value.code, late.value.kind) == ("service.deadline", Kind.DEADLINE)
 
 
 async def test_a_trace_goes_from_client_to_server(listening: Any) -> None:

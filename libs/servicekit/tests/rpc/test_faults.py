@@ -85,7 +85,7 @@ async def test_an_absent_peer_is_unavailable_at_once(house: Any) -> None:
     with pytest.raises(AppError) as raised:
         await stub.RevokePrincipal(pb.RevokePrincipalRequest())
     assert (raised.value.kind, raised.value.retry_after_s) == (Kind.UNAVAILABLE, 1.0)
-    assert raised.value.meta == {"peer": "identity"}
+    assert (raised.value.code, raised.value.meta) == ("rpc.peer_unavailable", {"peer": "identity"})
     assert time.monotonic() - started < 1.5
 
 

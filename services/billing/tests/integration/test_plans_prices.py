@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 
 import pytest
 
 from billing_service import admin
+from billing_service.costs import store
 from omoios.billing.events.v1 import events_pb2 as events
 from omoios.billing.v1 import billing_pb2 as pb
 
@@ -57,6 +59,28 @@ async def test_a_new_price_counts_from_now_on_and_records_name_their_version(
     assert "omoios sandbox version 1" in listed
     assert "* * version 1" in listed
     assert (await billing.balances(organization))["spent"] == 750_280
+
+
+async def test_of_two_changes_of_a_price_at_once_the_later_is_told(billing: Billing, operator: Operator) -> None:
+    db = billing.running.service.db
+    async with db.uow() as tx:
+        first = await store.add_price(tx, "anthropic", "claude-haiku", 1, 1)
+        assert first is not None
+        # A context of its own: in this one a transaction is open.
+        second = Context().run(asyncio.ensure_future, operator("set-price", "anthropic", "claude-haiku", "2", "2"))
+        # The second change waits for the first one's row until that is committed.
+        for _ in range(400):
+            query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
+            waiting = await (await tx.connection()).fetchval(query)
+            if waiting or second.done():
+                break
+            await asyncio.sleep(0.05)
+        assert not second.done(), second.result()
+    code, _, told = await second
+    assert code != 0
+    assert "Another change of this price came first" in told or "billing.price_changed_meanwhile" in told
+    _, listed, _ = await operator("prices")
+    assert len([line for line in listed.splitlines() if "claude-haiku" in line]) == 1
 
 
 async def test_seeding_again_changes_no_price(billing: Billing, operator: Operator) -> None:

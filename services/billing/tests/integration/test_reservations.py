@@ -13,6 +13,7 @@ from billing_service.ledger import store
 from billing_service.ledger.tables import Account
 from servicekit.db import Tx
 from servicekit.ids import new_id
+from servicekit.rpc.wire import from_rpc_error
 
 from .conftest import Billing, Start, created, finished, restated, started, usage
 
@@ -44,6 +45,12 @@ class TestReserve:
         assert 'billing_reservations_total{outcome="held"}' in measured
         assert "\ndb_pool_size 8.0\n" in measured
         assert "\ndb_pool_in_use " in measured
+
+    async def test_an_execution_of_another_organization_is_refused(self, billing: Billing) -> None:
+        await billing.reserve("exec-1", billing.organization())
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await billing.reserve("exec-1", billing.organization())
+        assert from_rpc_error(error.value, "billing").code == "billing.execution_is_another"
 
     async def test_a_hundred_at_once_never_pass_the_limit(self, billing: Billing) -> None:
         organization = billing.organization()

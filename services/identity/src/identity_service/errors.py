@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from servicekit.errors import ErrorSpec, Kind
 
-WEAK_PASSWORD = ErrorSpec("identity.weak_password", Kind.REFUSED, "This password is too easy to guess.")
 BAD_CREDENTIALS = ErrorSpec("identity.bad_credentials", Kind.UNAUTHENTICATED, "The address or the password is wrong.")
 LOCKED_OUT = ErrorSpec("identity.locked_out", Kind.RATE_LIMITED, "Too many failed sign-ins; try again later.", 60.0)
 WRONG_PASSWORD = ErrorSpec("identity.wrong_password", Kind.REFUSED, "The current password is wrong.")
@@ -28,7 +27,6 @@ DELETION_NOT_FOUND = ErrorSpec("identity.deletion_not_found", Kind.NOT_FOUND, "T
 AVATAR_NOT_FOUND = ErrorSpec("identity.avatar_not_found", Kind.NOT_FOUND, "There is no such picture.")
 API_KEY_NOT_FOUND = ErrorSpec("identity.api_key_not_found", Kind.NOT_FOUND, "This API key does not exist.")
 TOO_MANY_API_KEYS = ErrorSpec("identity.too_many_api_keys", Kind.CONFLICT, "End an API key before making another.")
-SCOPE_NOT_HELD = ErrorSpec("identity.scope_not_held", Kind.FORBIDDEN, "A key cannot do more than its user.")
 ORGANIZATION_NOT_FOUND = ErrorSpec(
     "identity.organization_not_found", Kind.NOT_FOUND, "This organization does not exist."
 )

@@ -433,6 +433,7 @@ class TestWaitlist:
         assert refused.status_code == 403
         assert refused.json()["detail"]["error"] == "waitlist_pending"
         assert refused.json()["detail"]["waitlist_status"] == "pending"
+        assert refused.json()["code"] == "identity.not_approved"
         for method, path in (("GET", ""), ("POST", f"/{ada.id}/approve"), ("POST", "/approve-all")):
             answer = await identity.http.request(method, f"{AUTH}/waitlist{path}", headers=ada.headers)
             assert_problem(answer, 403, "auth.forbidden")

@@ -233,6 +233,20 @@ class TestSession:
 
 
 class TestApiKeys:
+    async def test_the_number_of_keys_is_bounded(self, identity: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("identity_service.auth.api_key_service.MAX_API_KEYS", 2)
+        ada = await identity.person()
+        made = [
+            await identity.http.post("/api/v1/auth/api-keys", json={"name": "ci"}, headers=ada.headers)
+            for _ in range(3)
+        ]
+        assert [answer.status_code for answer in made] == [201, 201, 409]
+        assert_problem(made[2], 409, "identity.too_many_api_keys")
+        # A key that was ended makes room.
+        await identity.http.delete(f"/api/v1/auth/api-keys/{made[0].json()['id']}", headers=ada.headers)
+        answer = await identity.http.post("/api/v1/auth/api-keys", json={"name": "ci"}, headers=ada.headers)
+        assert answer.status_code == 201
+
     async def test_a_key_acts_for_its_user_until_it_ends(self, identity: Identity) -> None:
         ada = await identity.person()
         organization = await identity.organization(ada)

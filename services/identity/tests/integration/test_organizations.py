@@ -204,6 +204,15 @@ class TestMembers:
 
 
 class TestRoles:
+    async def test_their_number_is_bounded(self, identity: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("identity_service.organizations.rules.MAX_ROLES", 2)
+        ada = await identity.person()
+        path = f"{BASE}/{await identity.organization(ada)}/roles"
+        bodies = [{"name": f"role {number}", "permissions": ["org:read"]} for number in range(3)]
+        made = [await identity.http.post(path, json=body, headers=ada.headers) for body in bodies]
+        assert [answer.status_code for answer in made] == [201, 201, 409]
+        assert_problem(made[2], 409, "identity.too_many_roles")
+
     async def test_made_changed_used_deleted(self, identity: Identity) -> None:
         ada = await identity.person()
         organization = await identity.organization(ada)

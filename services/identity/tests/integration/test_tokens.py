@@ -17,6 +17,7 @@ from omoios.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from servicekit.db import Database
 from servicekit.errors import AppError, Kind
 from servicekit.rpc import RpcChannels
+from servicekit.rpc.wire import from_rpc_error
 
 from .conftest import SERVICE_SECRET, Identity, Start
 
@@ -56,6 +57,7 @@ class TestRpc:
                 with pytest.raises(grpc.aio.AioRpcError) as refused:
                     await bare.IssueServiceToken(pb.IssueServiceTokenRequest(service=service, secret=secret), timeout=5)
                 assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+                assert from_rpc_error(refused.value, "identity").code == "identity.service_refused"
             with pytest.raises(grpc.aio.AioRpcError) as anonymous:
                 await bare.BatchGetUsers(pb.BatchGetUsersRequest(ids=["x"]), timeout=5)
             assert anonymous.value.code() is grpc.StatusCode.UNAUTHENTICATED

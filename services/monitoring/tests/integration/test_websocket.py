@@ -12,6 +12,7 @@ from websockets.asyncio.client import connect
 from omoios.agents.events.v1 import events_pb2 as agents
 from omoios.billing.events.v1 import events_pb2 as billing
 from omoios.workflow.events.v1 import events_pb2 as workflow
+from servicekit.testing.problems import assert_problem
 
 
 @pytest.mark.parametrize("path", ["/api/v1/ws/events", "/api/v1/events"])
@@ -203,5 +204,6 @@ async def test_streams_are_limited(start: Any) -> None:
             assert json.loads(await socket.recv()) == {"error": "Service not ready, please retry"}
             await socket.wait_closed()
         assert socket.close_code == 1013
+        assert_problem(await world.get("/events/stream"), 503, "monitoring.streams_exhausted")
     async with world.stream() as again:
         assert (await again.ask({"type": "subscribe"}))["status"] == "subscribed"

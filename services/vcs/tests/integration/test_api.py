@@ -102,6 +102,7 @@ class TestCommits:
         assert (await vcs.http.get(f"{COMMITS}/agent/agent-1", headers=eve)).json() == {"commits": [], "total": 0}
         ada = await vcs.user()
         assert_problem(await vcs.http.get(f"{COMMITS}/ticket/{uuid.uuid4()}", headers=ada), 404, "vcs.ticket_not_found")
+        assert_problem(await vcs.http.get(f"{COMMITS}/{'c' * 40}", headers=ada), 404, "vcs.commit_not_found")
         for path in (
             f"{COMMITS}/%25%25%25%25%25%25%25",
             f"{COMMITS}/abc",
@@ -200,7 +201,8 @@ class TestBranchWorkflow:
         ]
         for path, body in calls:
             assert_problem(await vcs.http.post(f"{BRANCHES}/{path}", json=body), 401, "auth.unauthenticated")
-            assert (await vcs.http.post(f"{BRANCHES}/{path}", json=body, headers=eve)).status_code == 404
+            foreign = await vcs.http.post(f"{BRANCHES}/{path}", json=body, headers=eve)
+            assert_problem(foreign, 404, "vcs.project_not_found" if path == "push" else "vcs.ticket_not_found")
             if path != "status":
                 answer = await vcs.http.post(f"{BRANCHES}/{path}", json=body, headers=viewer)
                 assert_problem(answer, 403, "auth.forbidden")

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from omoios.vcs.v1 import vcs_pb2 as pb
+from servicekit.rpc.wire import from_rpc_error
 from vcs_service.merging.adapters import Merger
 from vcs_service.mirror import leases_service as leases
 
@@ -117,6 +118,7 @@ class TestMerge:
         with pytest.raises(grpc.aio.AioRpcError) as other:
             await merge(vcs, project, item("task-2", head))
         assert other.value.code() is grpc.StatusCode.ABORTED
+        assert from_rpc_error(other.value, "vcs").code == "vcs.merge_is_another"
 
     async def test_a_crash_after_the_ref_moved_has_one_effect(self, vcs: Vcs, monkeypatch: pytest.MonkeyPatch) -> None:
         project = await vcs.project()

@@ -11,9 +11,13 @@ import grpc
 import pytest
 
 from omoios.vcs.v1 import vcs_pb2 as pb
+from servicekit.errors import AppError
 from servicekit.ids import new_id
+from servicekit.rpc.wire import from_rpc_error
 from vcs_service.mirror import leases_service as leases
+from vcs_service.mirror.adapters import Git
 from vcs_service.mirror.repository_adapters import Mirrors
+from vcs_service.mirror.rules import parse_source
 
 from .conftest import ORGANIZATION, Vcs, commit, git, with_token
 
@@ -23,6 +27,13 @@ async def code_of(call: Any) -> grpc.StatusCode:
         await call
     code: grpc.StatusCode = error.value.code()
     return code
+
+
+async def reason_of(call: Any) -> str:
+    """The code of the error that a call is refused with."""
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    return from_rpc_error(error.value, "vcs").code
 
 
 class TestMirror:
@@ -121,6 +132,8 @@ class TestMirror:
                 await (await tx.connection()).execute("UPDATE repositories SET due_at = now() WHERE due_at IS NOT NULL")
             await vcs.job("mirror-repositories")
         assert (await vcs.repository(project)).state == pb.REPOSITORY_STATE_FAILED
+        request = pb.ReadFileRequest(project_id=project, path="a")
+        assert await reason_of(vcs.call("ReadFile", request, "workflow")) == "vcs.repository_failed"
         async with db.reader() as tx:
             subjects = await (await tx.connection()).fetch("SELECT subject FROM outbox")
         assert [row["subject"] for row in subjects] == ["vcs.repository.failed.v1"]
@@ -137,7 +150,18 @@ class TestMirror:
         assert not witness.exists()
 
     async def test_a_file_is_read_at_a_branch(self, vcs: Vcs) -> None:
+        commit(vcs.origin, {"large.txt": "x" * (4 * 1024 * 1024 + 1)}, "Large")
         project = await vcs.project()
+        for place, reason in (
+            ({"path": "missing"}, "vcs.file_not_found"),
+            ({"path": "large.txt"}, "vcs.file_too_large"),
+            ({"path": "src/a.txt", "project_id": "project-0"}, "vcs.repository_not_found"),
+            ({"path": "src/a.txt", "ref": "nothing"}, "vcs.repository_not_found"),
+        ):
+            request = pb.ReadFileRequest(**{"project_id": project} | place)
+            assert await reason_of(vcs.call("ReadFile", request, "workflow")) == reason
+        unknown = pb.FinishBranchRequest(project_id=project, task_id="task-0", attempt=1)
+        assert await reason_of(vcs.call("FinishBranch", unknown, "agents")) == "vcs.branch_not_found"
         answer = await vcs.call("ReadFile", pb.ReadFileRequest(project_id=project, path="src/a.txt"), "workflow")
         assert answer.content == b"a\n"
         for path in ("missing", "src", "../../etc/passwd", "/etc/passwd"):
@@ -146,6 +170,18 @@ class TestMirror:
                 grpc.StatusCode.NOT_FOUND,
                 grpc.StatusCode.ABORTED,
             )
+
+    async def test_git_that_fails_and_hosts_that_are_none_are_told(self, vcs: Vcs) -> None:
+        tool = Git(vcs.folder)
+        source = parse_source("https://127.0.0.1:9/x.git", roots=(), allow_plain_http=False)
+        for call, code in (
+            (tool.run("rev-parse", "--verify", "nothing", repository=vcs.origin), "vcs.git_failed"),
+            (tool.run("cat-file", "--batch", stdin=b"", repository=vcs.origin, timeout_s=0), "vcs.git_timeout"),
+            (tool.pin(source, public_only=True), "vcs.host_refused"),
+        ):
+            with pytest.raises(AppError) as raised:
+                await call
+            assert raised.value.code == code
 
     async def test_only_the_services_named_may_call(self, vcs: Vcs) -> None:
         request = pb.StartMergeRequest(merge_id="m", project_id="p")
@@ -239,7 +275,9 @@ class TestSmartHttp:
         assert (await vcs.http.get(path, params=asked, headers=member)).status_code == 200
         push = {"service": "git-receive-pack"}
         owner = await vcs.user("owner")
-        assert (await vcs.http.get(path, params=push, headers=owner)).status_code == 403
+        refused = await vcs.http.get(path, params=push, headers=owner)
+        assert refused.status_code == 403
+        assert refused.text.partition(":")[0] == "vcs.push_refused"
         assert (await vcs.http.get(path, headers=member)).status_code == 403
         dumb = await vcs.http.get(f"/api/v1/git/{project}.git/HEAD", headers=member)
         assert dumb.status_code == 404

@@ -29,7 +29,6 @@ REPOSITORY_NOT_READY = ErrorSpec(
     "workflow.repository_not_ready", Kind.CONFLICT, "The project's repository is not ready.", 2.0
 )
 NOT_EXECUTING = ErrorSpec("workflow.not_executing", Kind.CONFLICT, "The spec is not being executed.")
-NOT_PAUSED = ErrorSpec("workflow.not_paused", Kind.CONFLICT, "The execution is not paused.")
 
 TICKET_NOT_FOUND = ErrorSpec("workflow.ticket_not_found", Kind.NOT_FOUND, "This ticket does not exist.")
 TICKET_NOT_PENDING = ErrorSpec("workflow.ticket_not_pending", Kind.REFUSED, "The ticket does not wait for an approval.")

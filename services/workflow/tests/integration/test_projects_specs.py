@@ -134,6 +134,8 @@ async def test_specs_and_their_parts(flow: Any) -> None:
     await flow.call(
         "PATCH", f"{path}/requirements/{requirement['id']}/criteria/{criterion['id']}", json={"completed": True}
     )
+    nothing = f"{path}/requirements/{requirement['id']}/criteria/{requirement['id']}"
+    assert (await flow.call("PATCH", nothing, 404, json={}))["code"] == "workflow.criterion_not_found"
     criteria = await flow.call("GET", f"{path}/criteria-status")
     assert (criteria["completion_percentage"], criteria["all_complete"]) == (100.0, True)
     design = await flow.call(
@@ -156,7 +158,8 @@ async def test_specs_and_their_parts(flow: Any) -> None:
     found = await flow.call("GET", path)
     assert (found["status"], found["phase"], found["tasks"][0]["status"]) == ("design", "Implementation", "in_progress")
     await flow.call("DELETE", f"{path}/tasks/{task['id']}")
-    await flow.call("DELETE", f"{path}/tasks/{task['id']}", 404)
+    gone = await flow.call("DELETE", f"{path}/tasks/{task['id']}", 404)
+    assert gone["code"] == "workflow.spec_task_not_found"
     await flow.call("DELETE", f"{path}/requirements/{requirement['id']}")
     await flow.call("PATCH", path, 422, json={"status": "completed"})
     await flow.call("PATCH", path, json={"title": "Renamed", "phase": "Testing"})
@@ -181,6 +184,8 @@ async def test_archiving_a_spec_ends_its_work_and_hides_it(flow: Any) -> None:
     view = await flow.call("GET", f"/board/view?project_id={project['id']}")
     assert sum(one["current_count"] for one in view["columns"]) == 0
     assert len(await flow.events("workflow.execution.finished.v1")) == 1
+    again = await flow.call("POST", f"/specs/{spec['id']}/execute", 409)
+    assert again["code"] == "workflow.spec_archived"
 
 
 async def test_tasks_added_by_hand_are_executed(flow: Any) -> None:
@@ -197,6 +202,8 @@ async def test_tasks_added_by_hand_are_executed(flow: Any) -> None:
     tasks = {one["title"]: one for one in await flow.call("GET", f"{path}/tasks")}
     assert {one["status"] for one in tasks.values()} == {"pending", "in_progress"}
     assert all(one["task_id"] for one in tasks.values()), "executing takes in all that were added"
+    held = await flow.call("DELETE", f"{path}/tasks/{chosen['id']}", 409)
+    assert held["code"] == "workflow.spec_executing"
     extra = await flow.call("POST", f"{path}/tasks", json={"title": "While it runs", "priority": "critical"})
     joined = await flow.call("POST", f"{path}/execute-tasks", json={"task_ids": [extra["id"]]})
     assert joined["tasks_created"] == 1
