@@ -13,7 +13,7 @@ from bench.stack import Stack, module
 
 GUESSES_PER_S = 200.0
 READS_PER_S = 50.0
-SECONDS = 5.0
+SECONDS = 4.0
 
 
 def flood(stack: Stack) -> Iterator[Figure]:

@@ -14,7 +14,7 @@ from bench.processes import Watch, alone, share, used
 from bench.stack import LARGE, PASSWORD, SMALL, Stack, Tenant, module
 from omoios_local.embedded.process import exchange, free_port
 
-SECONDS = 1.5
+SECONDS = 1.2
 ROUNDS = 2
 """Bare route, service and gateway take turns; the cheapest round counts, for noise only ever adds."""
 LATENCY_SECONDS = 2.0

@@ -48,7 +48,7 @@ class Plan:
     requests: list[Request]
     connections: int
     seconds: float
-    warm_s: float = 0.5
+    warm_s: float = 0.3
     rate: float = 0.0
     events: int = 1
     least: int = 0
