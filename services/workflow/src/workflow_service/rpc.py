@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -27,6 +28,10 @@ _STATES = {
 }
 
 
+# Half of the pool of connections at its default size.
+DESCRIBED_AT_ONCE = 4
+
+
 class WorkflowServicer(workflow_pb2_grpc.WorkflowServiceServicer):
     """`omoios.workflow.v1.WorkflowService`."""
 
@@ -34,6 +39,8 @@ class WorkflowServicer(workflow_pb2_grpc.WorkflowServiceServicer):
         self._claims = claims
         self._execution = execution
         self._lookup = lookup
+        # Claimers are answered together; were all to read at once, some would wait for the pool until it gives up.
+        self._describing = asyncio.Semaphore(DESCRIBED_AT_ONCE)
 
     async def ClaimTasks(self, request: pb.ClaimTasksRequest, context: Any) -> pb.ClaimTasksResponse:
         claimed = await self._claims.claim(
@@ -47,8 +54,9 @@ class WorkflowServicer(workflow_pb2_grpc.WorkflowServiceServicer):
         )
         if not claimed:
             return pb.ClaimTasksResponse()
-        contexts = await self._execution.contexts([task.id for task in claimed])
-        ready = await self._lookup.projects_with_repository({task.project_id for task in claimed})
+        async with self._describing:
+            contexts = await self._execution.contexts([task.id for task in claimed])
+            ready = await self._lookup.projects_with_repository({task.project_id for task in claimed})
         return pb.ClaimTasksResponse(
             tasks=[_claimed(task, contexts.get(task.id, {}), task.project_id in ready) for task in claimed]
         )
