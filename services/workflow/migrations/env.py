@@ -6,6 +6,7 @@ import workflow_service.coordination.tables
 import workflow_service.engine.tables
 import workflow_service.projects.tables
 import workflow_service.queue.tables
+import workflow_service.replica
 import workflow_service.results.tables
 import workflow_service.specs.tables  # noqa: F401
 from servicekit.db import alembic_env

@@ -6,6 +6,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncIterator
+from email.message import EmailMessage
 from typing import Any
 
 import pytest
@@ -49,10 +50,15 @@ async def execute(identity: Identity, statement: str, *values: Any) -> Any:
         return await (await tx.connection()).fetch(statement, *values)
 
 
+def invited(sink: Sink, address: str) -> list[EmailMessage]:
+    """The invitations among the mails to an address."""
+    return [mail for mail in sink.to(address) if "invites you" in str(mail["subject"])]
+
+
 async def token_mailed_to(sink: Sink, address: str, number: int = 1) -> str:
-    """The token of the newest of `number` mails to an address."""
+    """The token of the newest of `number` invitations to an address."""
     for _ in range(400):
-        mails = [mail for mail in sink.to(address) if "invites you" in str(mail["subject"])]
+        mails = invited(sink, address)
         if len(mails) >= number:
             found = re.search(r"/invitations\?token=(\S+)", text_of(mails[number - 1]))
             assert found is not None
@@ -127,7 +133,7 @@ class TestByMail:
         bob = await confirmed(mailing, "bob@example.com")
         assert_problem(await answer(mailing, bob, first), 404, "identity.invitation_not_found")
         assert (await answer(mailing, bob, second)).status_code == 200
-        assert len(sink.to("bob@example.com")) == 2
+        assert len(invited(sink, "bob@example.com")) == 2
 
 
 class TestAnswers:

@@ -142,7 +142,8 @@ class TestReading:
             "plan": "free",
             "max_concurrent_agents": 5,
             "max_agent_runtime_hours": 100.0,
-            "monthly_agent_hours_limit": None,
+            "max_task_duration_minutes": 1440,
+            "monthly_agent_hours_limit": 100.0,
             "monthly_agent_hours_used": 0.0,
             "billing_cycle_resets_at": None,
         }

@@ -11,6 +11,8 @@ AVATAR_MAX_BYTES = 524_288
 THEMES = ("system", "light", "dark")
 PREFERENCES = ("timezone", "language", "theme")
 """Attribute keys that are preferences; web clients write them among the attributes, too."""
+MAX_TASK_DURATION_MINUTES = 1_440
+"""The longest time limit that workflow takes for a task."""
 
 
 def picture_type(content: bytes) -> str | None:

@@ -98,15 +98,18 @@ class PermissionsOut(BaseModel):
 class LimitsOut(BaseModel):
     """What an organization may use, and has used in this month.
 
-    `plan`: as billing named it last; `free` until it did. `monthly_agent_hours_limit` None: no plan limits hours, what
-    they cost is limited by the plan's allowance. `monthly_agent_hours_used`: hours of ended sandboxes.
+    `plan`: as billing named it last; `free` until it did. `max_concurrent_agents`, `max_agent_runtime_hours`: its own
+    settings, which claims respect beside the plan's. `max_task_duration_minutes`: the longest time limit a task may
+    have. `monthly_agent_hours_limit`: the hours after which nothing more is begun in a month.
+    `monthly_agent_hours_used`: hours of ended sandboxes.
     """
 
     organization_id: str
     plan: str
     max_concurrent_agents: int
     max_agent_runtime_hours: float
-    monthly_agent_hours_limit: int | None
+    max_task_duration_minutes: int
+    monthly_agent_hours_limit: float | None
     monthly_agent_hours_used: float
     billing_cycle_resets_at: datetime | None
 

@@ -120,7 +120,8 @@ class ProfileService:
             plan=plan.tier if plan is not None else FREE_PLAN,
             max_concurrent_agents=organization.max_concurrent_agents,
             max_agent_runtime_hours=organization.max_agent_runtime_hours,
-            monthly_agent_hours_limit=None,
+            max_task_duration_minutes=rules.MAX_TASK_DURATION_MINUTES,
+            monthly_agent_hours_limit=organization.max_agent_runtime_hours,
             monthly_agent_hours_used=rules.hours_used(
                 plan.sandbox_ms_used if plan is not None else 0, plan.period_ends_at if plan is not None else None, now
             ),
