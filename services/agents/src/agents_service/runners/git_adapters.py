@@ -85,6 +85,8 @@ class Workspace:
         """
         inside = ["-C", str(self.work)]
         identity = [("user.name", author), ("user.email", "agent@omoios.invalid"), ("safe.directory", "*")]
+        names = await self._inside([*inside, "config", "--list", "--name-only", "-z"], identity)
+        identity += rules.without_filters(names.decode("utf-8", "replace").split("\0"))
         await self._git([*inside, "add", "--all"], pairs=identity, confined=True)
         staged = await self._inside([*inside, "diff", "--cached", "--name-only", "--no-ext-diff", "-z"], identity)
         if staged:

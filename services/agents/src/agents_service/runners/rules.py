@@ -90,6 +90,16 @@ def git_environment(home: str, pairs: Sequence[tuple[str, str]] = ()) -> dict[st
     return found
 
 
+def without_filters(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Configuration that turns off every filter among these settings: git would start its program at `add`."""
+    drivers = sorted({name.rpartition(".")[0] for name in names if name.lower().startswith("filter.")})
+    return [
+        (f"{driver}.{key}", value)
+        for driver in drivers
+        for key, value in (("clean", ""), ("smudge", ""), ("process", ""), ("required", "false"))
+    ]
+
+
 def authorization(clone_url: str, token: str) -> tuple[str, str]:
     """The configuration that sends the token to this URL only, and only in a header."""
     credential = base64.b64encode(f"sandbox:{token}".encode()).decode()
