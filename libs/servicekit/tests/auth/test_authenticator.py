@@ -271,13 +271,20 @@ async def test_refreshes_are_rationed_and_survive_an_absent_identity(keypair: Si
 
     auth = authenticator(keypair, Source(), fetch=fetch, mono=lambda: mono.now)
     principal = await auth.authenticate_token(keypair.user_token("alice"))
-    for _ in range(100):
-        assert await auth.refresh(principal) is None
+    answers = [await refreshed_or_kind(auth, principal) for _ in range(100)]
+    assert answers == [Kind.UNAVAILABLE] * REFRESH_BURST + [None] * (100 - REFRESH_BURST)
     assert asked == REFRESH_BURST
     mono.now += 1.0
     for _ in range(100):
-        await auth.refresh(principal)
+        await refreshed_or_kind(auth, principal)
     assert asked == REFRESH_BURST + 2
+
+
+async def refreshed_or_kind(auth: Authenticator, principal: Principal) -> Principal | Kind | None:
+    try:
+        return await auth.refresh(principal)
+    except AppError as error:
+        return error.kind
 
 
 def revoked(type_: str, id_: str, when: datetime | None = None) -> Revocation:

@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from omoios_local.embedded.process import free_port
 from omoios_local.embedded.redis import EmbeddedRedis
 from servicekit.auth.access import Access, AccessTable
+from servicekit.auth.errors import MEMBERSHIPS_UNAVAILABLE
 from servicekit.auth.principal import Membership, Principal, PrincipalType
 from servicekit.db import Database
 from servicekit.errors import UNAUTHENTICATED
@@ -30,6 +31,7 @@ class Doorkeeper:
         self.memberships: dict[str, dict[str, Membership]] = {}
         self.fresh: dict[str, dict[str, Membership]] = {}
         self.refreshed = 0
+        self.away = False
 
     async def authenticate(self, scope: Mapping[str, Any]) -> Principal | None:
         for name, value in scope["headers"]:
@@ -43,6 +45,8 @@ class Doorkeeper:
 
     async def refresh(self, principal: Principal) -> Principal | None:
         self.refreshed += 1
+        if self.away:
+            raise MEMBERSHIPS_UNAVAILABLE()
         fresh = self.fresh.get(principal.id)
         return None if fresh is None else Principal(principal.type, principal.id, memberships=fresh)
 

@@ -105,3 +105,12 @@ async def test_a_refusal_is_cured_by_one_refresh(serve: Any, doorkeeper: Any, do
         again = await http.post(path, json={"n": 4})
         assert again.status_code == 404
         assert (door.calls, doorkeeper.refreshed) == (6, 3)
+
+
+async def test_a_refusal_that_cannot_be_checked_is_not_final(serve: Any, doorkeeper: Any, door: Door) -> None:
+    doorkeeper.away = True
+    async with serve(door.router(), operations=OPERATIONS) as http:
+        answer = await http.post("/api/v1/door/org/org-1", json={"n": 1})
+    assert (answer.status_code, answer.json()["code"]) == (503, "auth.memberships_unavailable")
+    assert answer.headers["retry-after"] == "1"
+    assert door.calls == 1

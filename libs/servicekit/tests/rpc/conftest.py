@@ -38,6 +38,11 @@ class Identity(IdentityServiceServicer):
     async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, context: object) -> pb.BatchGetUsersResponse:
         return await self.answer("BatchGetUsers", request)
 
+    async def BatchGetMemberships(
+        self, request: pb.BatchGetMembershipsRequest, context: object
+    ) -> pb.BatchGetMembershipsResponse:
+        return await self.answer("BatchGetMemberships", request)
+
     async def RevokePrincipal(self, request: pb.RevokePrincipalRequest, context: object) -> pb.RevokePrincipalResponse:
         return await self.answer("RevokePrincipal", request)
 

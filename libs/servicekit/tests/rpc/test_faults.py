@@ -12,8 +12,9 @@ import pytest
 from omoios.identity.v1 import identity_pb2 as pb
 from omoios.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from omoios_local.embedded.process import free_port
+from servicekit.auth.identity import IdentityClient
 from servicekit.errors import AppError, ErrorSpec, Kind
-from servicekit.rpc import RpcChannels, ServiceTokenSource
+from servicekit.rpc import RpcChannels, ServiceTokenSource, service_token
 from servicekit.rpc.channels import address
 from servicekit.rpc.service_config import is_idempotent, service_config
 from servicekit.settings import ServiceSettings
@@ -154,7 +155,7 @@ class Exchange:
             await self.gate.wait()
         if self.down:
             raise DOWN()
-        return f"token-{self.count}", self.clock.now + 600
+        return f"token-{self.count}", self.clock() + 600
 
 
 class Clock:
@@ -189,6 +190,55 @@ async def test_the_token_is_renewed_at_half_its_life_and_kept_while_identity_is_
     exchange.down = False
     clock.now += 2
     assert (await source.token()).startswith("token-")
+
+
+async def test_a_start_before_identity_leads_to_a_token_without_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_token, "RETRY_INTERVAL_S", 0.01)
+    tries, issued = 0, asyncio.Event()
+
+    async def exchange() -> tuple[str, float]:
+        nonlocal tries
+        tries += 1
+        if tries != 3:
+            raise DOWN()
+        issued.set()
+        return "third", time.time() + 600
+
+    source = ServiceTokenSource(exchange, clock=time.time)
+    source.warm_up()
+    source.warm_up()
+    await issued.wait()
+    await asyncio.sleep(0)
+    assert (await source.token(), tries) == ("third", 3)
+    await source.close()
+
+
+async def test_waiting_for_a_token_ends_with_the_deadline_of_the_call(house: Any, identity: Any) -> None:
+    exchange = Exchange(Clock())
+    exchange.gate = asyncio.Event()
+    server = await house.serve(identity)
+    channels = house.channels(server.port, caller=None, tokens=ServiceTokenSource(exchange))
+    with pytest.raises(AppError) as raised:
+        await IdentityServiceStub(channels.channel("identity")).BatchGetUsers(pb.BatchGetUsersRequest(), timeout=0.1)
+    assert (raised.value.kind, raised.value.code) == (Kind.UNAVAILABLE, "rpc.peer_unavailable")
+    assert identity.calls == []
+
+
+async def test_memberships_are_asked_of_an_identity_that_is_only_just_coming(house: Any, identity: Any) -> None:
+    async def membership(request: pb.BatchGetMembershipsRequest) -> pb.BatchGetMembershipsResponse:
+        (user_id,) = request.user_ids
+        entry = pb.Membership(user_id=user_id, organization_id="org-1", role="owner", active=True, version=1)
+        return pb.BatchGetMembershipsResponse(memberships=[entry])
+
+    identity.behaviour["BatchGetMemberships"] = membership
+    port = free_port()
+    client = IdentityClient(house.channels(port).channel("identity"))
+    asked = asyncio.create_task(client.memberships_of("alice"))
+    # The first connection is refused at once; a call that gave up then would have ended by now.
+    await asyncio.sleep(0.3)
+    assert not asked.done()
+    await house.serve(identity, port=port)
+    assert [(found.organization_id, found.role) for found in await asked] == [("org-1", "owner")]
 
 
 async def test_concurrent_callers_wait_for_one_exchange() -> None:

@@ -147,7 +147,10 @@ class Authenticator:
         return verified.subject
 
     async def refresh(self, principal: Principal) -> Principal | None:
-        """Asks identity once for the memberships; the principal to try again with, None when nothing changed."""
+        """Asks identity once for the memberships; the principal to try again with, None when nothing changed.
+
+        Raises `auth.memberships_unavailable` (503) when identity cannot be asked.
+        """
         user_id = principal.member_id
         if user_id is None:
             return None

@@ -18,6 +18,12 @@ KEYS_UNAVAILABLE = ErrorSpec(
     "Credentials cannot be verified at the moment. Try again shortly.",
     retry_after_s=1.0,
 )
+MEMBERSHIPS_UNAVAILABLE = ErrorSpec(
+    "auth.memberships_unavailable",
+    Kind.UNAVAILABLE,
+    "Whether you may do this cannot be decided at the moment. Try again shortly.",
+    retry_after_s=1.0,
+)
 
 
 def unauthenticated() -> AppError:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from omoios.identity.v1.identity_pb2_grpc import IdentityServiceAsyncStub
 
 SNAPSHOT_TIMEOUT_S = 10.0
-REFRESH_TIMEOUT_S = 1.0
+REFRESH_TIMEOUT_S = 2.0
+"""Also covers the way back to an identity that restarts: the channel connects again within a second."""
 
 
 class IdentityClient:
@@ -29,13 +30,14 @@ class IdentityClient:
 
     async def issue_service_token(self, service: str, secret: str) -> tuple[str, float]:
         """A service token and when it expires (Unix seconds). Raises UNAUTHENTICATED for a wrong secret."""
-        answer = await self._stub.IssueServiceToken(pb.IssueServiceTokenRequest(service=service, secret=secret))
+        request = pb.IssueServiceTokenRequest(service=service, secret=secret)
+        answer = await self._stub.IssueServiceToken(request, wait_for_ready=True)
         return answer.token, answer.expires_at.seconds + answer.expires_at.nanos / 1e9
 
     async def memberships_of(self, user_id: str) -> Sequence[Membership]:
         """The user's active memberships as of now."""
         request = pb.BatchGetMembershipsRequest(user_ids=[user_id])
-        answer = await self._stub.BatchGetMemberships(request, timeout=REFRESH_TIMEOUT_S)
+        answer = await self._stub.BatchGetMemberships(request, timeout=REFRESH_TIMEOUT_S, wait_for_ready=True)
         return [
             Membership(item.organization_id, item.role, frozenset(item.permissions), item.version)
             for item in answer.memberships

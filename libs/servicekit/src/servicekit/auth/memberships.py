@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from servicekit.auth.bounded import BoundedCache
+from servicekit.auth.errors import MEMBERSHIPS_UNAVAILABLE
 from servicekit.auth.principal import Membership, Memberships
 
 CACHE_TTL_S = 2.0
@@ -77,7 +78,9 @@ class MembershipDirectory:
     async def refreshed(self, user_id: str, known: Memberships) -> Memberships | None:
         """The memberships as identity has them now, when they differ from `known`; None otherwise.
 
-        None also when identity cannot be asked or the user has used up its refreshes: then the refusal stands.
+        None also when the user has used up its refreshes: then the refusal stands. Raises
+        `auth.memberships_unavailable` (503) when identity cannot be asked: what is known here may be older than a
+        membership that the caller has just been given, and a 404 that is not true would be taken for final.
         """
         if not self._may_refresh(user_id):
             return None
@@ -86,7 +89,7 @@ class MembershipDirectory:
             memberships = by_organization(await fetch(user_id))
         except Exception as error:
             log.warning("membership_refresh_failed", error=repr(error))
-            return None
+            raise MEMBERSHIPS_UNAVAILABLE() from error
         self._cache.put(user_id, memberships)
         return None if memberships == known else memberships
 

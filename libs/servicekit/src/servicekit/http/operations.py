@@ -73,7 +73,10 @@ class Operation:
         context.origin_subject.set(principal.subject)
 
     async def run(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Awaits ``call()``; on :class:`AccessRefused` refreshes the memberships and awaits it once more."""
+        """Awaits ``call()``; on :class:`AccessRefused` refreshes the memberships and awaits it once more.
+
+        Raises ``auth.memberships_unavailable`` (503) in place of a refusal that could not be checked.
+        """
         try:
             return await call()
         except AccessRefused:

@@ -11,10 +11,11 @@ import grpc
 import grpc.aio
 
 from servicekit import context, telemetry
+from servicekit.errors import AppError
 from servicekit.rpc import metadata as names
 from servicekit.rpc.context import RpcContext
 from servicekit.rpc.service_token import TokenSource
-from servicekit.rpc.wire import CALLER_UNAUTHENTICATED, DEADLINE_TOO_SHORT, from_rpc_error
+from servicekit.rpc.wire import CALLER_UNAUTHENTICATED, DEADLINE_TOO_SHORT, PEER_UNAVAILABLE, from_rpc_error
 
 if TYPE_CHECKING:
     from servicekit.rpc.channels import KitChannel
@@ -68,6 +69,9 @@ class UnaryCall:
             except grpc.aio.AioRpcError as error:
                 status = error.code().name
                 raise from_rpc_error(error, self._channel.peer) from None
+            except AppError:
+                status = "NO_TOKEN"
+                raise
             except asyncio.CancelledError:
                 status = "CANCELLED"
                 raise
@@ -86,7 +90,7 @@ class UnaryCall:
     ) -> Any:
         again = True
         while True:
-            token = await self._tokens.token() if self._tokens is not None else None
+            token = await self._token(deadline)
             try:
                 return await self._callable()(
                     request,
@@ -101,6 +105,15 @@ class UnaryCall:
                     raise
                 again = False
                 self._tokens.rejected(token)
+
+    async def _token(self, deadline: float) -> str | None:
+        if self._tokens is None:
+            return None
+        try:
+            async with asyncio.timeout(max(deadline - time.monotonic(), 0.0)):
+                return await self._tokens.token()
+        except TimeoutError:
+            raise PEER_UNAVAILABLE(peer="identity") from None
 
     def _timeout(self, wanted: float | None) -> float:
         timeout = self._channel.default_timeout_s if wanted is None else wanted

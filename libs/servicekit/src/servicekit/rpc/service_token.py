@@ -64,6 +64,7 @@ class ServiceTokenSource:
         self._failed_at: float | None = None
         self._failure: AppError | None = None
         self._task: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
 
     async def token(self) -> str:
         """A token that is valid now; waits for identity only where there is none."""
@@ -85,16 +86,17 @@ class ServiceTokenSource:
             self._token = None
 
     def warm_up(self) -> None:
-        """Begins the first exchange without waiting for it."""
-        if self._token is None:
-            self._start(self._clock())
+        """Begins the first exchange without waiting for it, and tries again until there is a token."""
+        if self._token is None and self._warming is None:
+            self._warming = asyncio.create_task(self._warm(), name="service-token-warm-up", context=Context())
 
     async def close(self) -> None:
         """Ends a running exchange."""
-        task, self._task = self._task, None
-        if task is not None:
+        tasks = [task for task in (self._warming, self._task) if task is not None]
+        self._warming = self._task = None
+        for task in tasks:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, now: float) -> asyncio.Task[None] | None:
         if self._task is None:
@@ -103,6 +105,14 @@ class ServiceTokenSource:
             # An empty context: the renewal serves all callers and must not end with the deadline of the first.
             self._task = asyncio.create_task(self._renew(), name="service-token", context=Context())
         return self._task
+
+    async def _warm(self) -> None:
+        while self._token is None:
+            task = self._start(self._clock())
+            if task is not None:
+                await asyncio.shield(task)
+            if self._token is None:
+                await asyncio.sleep(RETRY_INTERVAL_S)
 
     async def _renew(self) -> None:
         try:

@@ -129,7 +129,7 @@ class ProjectService:
         """The caller's oldest project on this repository, else a new one in his first organization."""
         organizations = sorted(principal.organizations_with("project:write"))
         if not organizations:
-            raise ORGANIZATION_NOT_FOUND()
+            raise ORGANIZATION_NOT_FOUND.refused()
         found = await store.of_repository(tx, organizations, owner, repo)
         if found is not None:
             return found
