@@ -24,6 +24,8 @@ ATTEMPT_SUPERSEDED = ErrorSpec(
 SANDBOX_ENDED = ErrorSpec("agents.sandbox_ended", Kind.CONFLICT, "This sandbox has ended.")
 TASK_NOT_FOUND = ErrorSpec("agents.task_not_found", Kind.NOT_FOUND, "No task found for this sandbox.")
 CURSOR_INVALID = ErrorSpec("agents.cursor_invalid", Kind.REFUSED, "This cursor is not an event of this sandbox.")
+# What vcs finds out when a result is handed in is answered as it says it.
+HEAD_MISMATCH = ErrorSpec("vcs.head_mismatch", Kind.CONFLICT, "The branch does not stand at this commit.")
 MESSAGE_QUEUE_FULL = ErrorSpec(
     "agents.message_queue_full", Kind.CONFLICT, "The sandbox has not read its earlier messages yet."
 )

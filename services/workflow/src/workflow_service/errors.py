@@ -28,6 +28,8 @@ NOTHING_TO_EXECUTE = ErrorSpec("workflow.nothing_to_execute", Kind.CONFLICT, "Th
 REPOSITORY_NOT_READY = ErrorSpec(
     "workflow.repository_not_ready", Kind.CONFLICT, "The project's repository is not ready.", 2.0
 )
+# What billing decides is answered as it says it.
+LIMIT_REACHED = ErrorSpec("billing.limit_reached", Kind.PAYMENT_REQUIRED, "The plan does not allow another execution.")
 NOT_EXECUTING = ErrorSpec("workflow.not_executing", Kind.CONFLICT, "The spec is not being executed.")
 
 TICKET_NOT_FOUND = ErrorSpec("workflow.ticket_not_found", Kind.NOT_FOUND, "This ticket does not exist.")

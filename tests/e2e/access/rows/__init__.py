@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.e2e.access.rows import agents, identity, workflow
+from tests.e2e.access.rows import agents, identity, identity_states, states, workflow
 
-__all__ = ["agents", "identity", "workflow"]
+__all__ = ["agents", "identity", "identity_states", "states", "workflow"]

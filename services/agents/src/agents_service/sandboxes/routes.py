@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from agents_service.errors import (
     ATTEMPT_SUPERSEDED,
     CURSOR_INVALID,
+    HEAD_MISMATCH,
     MESSAGE_QUEUE_FULL,
     SANDBOX_ENDED,
     SANDBOX_NOT_FOUND,
@@ -42,7 +43,8 @@ from servicekit.auth import CurrentUser
 from servicekit.clock import utc_now
 from servicekit.http.problems import problems
 
-_ATTEMPT = problems(SANDBOX_NOT_FOUND, TASK_NOT_FOUND, ATTEMPT_SUPERSEDED, SANDBOX_ENDED)
+_ATTEMPT = problems(SANDBOX_NOT_FOUND, ATTEMPT_SUPERSEDED, SANDBOX_ENDED)
+_COMPLETION = problems(SANDBOX_NOT_FOUND, TASK_NOT_FOUND, ATTEMPT_SUPERSEDED, SANDBOX_ENDED, HEAD_MISMATCH)
 
 
 def router(
@@ -111,12 +113,12 @@ def router(
         """The waiting messages; the sandbox itself takes them, and may wait for the first one."""
         return await messages.read(user, sandbox_id, wait_s, request.is_disconnected)
 
-    @routes.post("/{sandbox_id}/heartbeat", responses=_ATTEMPT)
+    @routes.post("/{sandbox_id}/heartbeat", responses=problems(SANDBOX_NOT_FOUND, ATTEMPT_SUPERSEDED))
     async def heartbeat(user: CurrentUser, sandbox_id: str, body: SandboxHeartbeat) -> SandboxHeartbeatAck:
         """Renew the lease of the task and learn whether to go on."""
         return await attempts.heartbeat(user, sandbox_id)
 
-    @routes.post("/{sandbox_id}/task-complete", responses=_ATTEMPT)
+    @routes.post("/{sandbox_id}/task-complete", responses=_COMPLETION)
     async def task_complete(user: CurrentUser, sandbox_id: str, body: TaskComplete) -> TaskCompleted:
         """Hand in the result of the attempt."""
         return await attempts.complete(user, sandbox_id, body)

@@ -56,7 +56,9 @@ def router(invitations: InvitationService) -> APIRouter:
 
     @routes.post(
         "/organizations/{org_id}/invitations/{invitation_id}/resend",
-        responses=problems(missing, unknown, errors.ROLE_EXCEEDS_OWN, errors.TOO_MANY_INVITATIONS),
+        responses=problems(
+            missing, unknown, errors.ROLE_EXCEEDS_OWN, errors.INVITATION_EXISTS, errors.TOO_MANY_INVITATIONS
+        ),
         dependencies=[Depends(RateLimit("organizations.invite", per_hour=100, fail_closed=True))],
     )
     @answer_not_kept

@@ -140,6 +140,8 @@ class SpecExecutionService:
             spec = await self._specs.require(tx, principal, "document:write", spec_id)
             if not spec.design_approved:
                 raise DESIGN_NOT_APPROVED()
+            # What may not be executed gets no tasks either.
+            await self._check(tx, spec)
             made = await self._maker.make(tx, spec, chosen)
         started = await self.execute(principal, spec_id)
         return TasksExecuted(

@@ -39,7 +39,7 @@ from workflow_service.specs.schemas import (
 _SPEC = problems(SPEC_NOT_FOUND)
 _REQUIREMENT = problems(SPEC_NOT_FOUND, REQUIREMENT_NOT_FOUND)
 _CRITERION = problems(SPEC_NOT_FOUND, REQUIREMENT_NOT_FOUND, CRITERION_NOT_FOUND)
-_TASK = problems(SPEC_NOT_FOUND, SPEC_TASK_NOT_FOUND, SPEC_EXECUTING)
+_TASK = problems(SPEC_NOT_FOUND, SPEC_TASK_NOT_FOUND)
 
 
 def router(parts: SpecPartsService) -> APIRouter:
@@ -102,7 +102,7 @@ def router(parts: SpecPartsService) -> APIRouter:
     async def update_spec_task(spec_id: str, task_id: str, body: SpecTaskPatch, user: CurrentUser) -> SpecTaskOut:
         return await parts.change_task(user, spec_id, task_id, body)
 
-    @api.delete("/tasks/{task_id}", responses=_TASK)
+    @api.delete("/tasks/{task_id}", responses=problems(SPEC_NOT_FOUND, SPEC_TASK_NOT_FOUND, SPEC_EXECUTING))
     async def delete_spec_task(spec_id: str, task_id: str, user: CurrentUser) -> Message:
         return await parts.remove_task(user, spec_id, task_id)
 

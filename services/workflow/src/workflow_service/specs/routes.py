@@ -10,6 +10,7 @@ from servicekit.auth import CurrentUser
 from servicekit.http import Page, body_limit, problems
 from workflow_service.errors import (
     DESIGN_NOT_APPROVED,
+    LIMIT_REACHED,
     NOT_EXECUTING,
     NOTHING_TO_EXECUTE,
     PROJECT_ARCHIVED,
@@ -40,6 +41,16 @@ from workflow_service.specs.service import SpecService
 
 # A plan of 10,000 tasks has about 3 MB; JSON escapes add to it.
 PLAN_BODY = 8 * 1024 * 1024
+
+_EXECUTION = problems(
+    SPEC_NOT_FOUND,
+    SPEC_ARCHIVED,
+    NOTHING_TO_EXECUTE,
+    REPOSITORY_NOT_READY,
+    REQUIREMENTS_NOT_APPROVED,
+    DESIGN_NOT_APPROVED,
+    LIMIT_REACHED,
+)
 
 
 def router(specs: SpecService, execution: SpecExecutionService) -> APIRouter:
@@ -85,14 +96,7 @@ def router(specs: SpecService, execution: SpecExecutionService) -> APIRouter:
 
     @api.post(
         "/{spec_id}/execute",
-        responses=problems(
-            SPEC_NOT_FOUND,
-            SPEC_ARCHIVED,
-            NOTHING_TO_EXECUTE,
-            REPOSITORY_NOT_READY,
-            REQUIREMENTS_NOT_APPROVED,
-            DESIGN_NOT_APPROVED,
-        ),
+        responses=_EXECUTION,
     )
     async def execute_spec(
         spec_id: str, user: CurrentUser, body: Annotated[ExecuteBody | None, Body()] = None
@@ -101,7 +105,7 @@ def router(specs: SpecService, execution: SpecExecutionService) -> APIRouter:
 
     @api.post(
         "/{spec_id}/execute-tasks",
-        responses=problems(SPEC_NOT_FOUND, SPEC_ARCHIVED, NOTHING_TO_EXECUTE, DESIGN_NOT_APPROVED),
+        responses=_EXECUTION,
     )
     async def execute_spec_tasks(
         spec_id: str, user: CurrentUser, body: Annotated[ExecuteTasksBody | None, Body()] = None
