@@ -101,7 +101,7 @@ def unpaid_spec(rooms: Rooms) -> Rows:
         assert answer.is_success, answer.text
         return str(answer.json()["id"])
 
-    project_id = made("/projects", {"organization_id": found["hoarder_org_id"], "name": "Unpaid"})
+    project_id = made("/projects", {"organization_id": found["hoarder_org_id"], "name": f"Unpaid {next(NUMBERS)}"})
     plan = workflow.PLAN.format(number=next(NUMBERS))
     spec_id = made("/specs", {"project_id": project_id, "engine": "plan", "plan": plan})
     eventually(
@@ -211,10 +211,16 @@ def completed_sandbox(rooms: Rooms) -> Rows:
     return _named("completed", made)
 
 
-@makes("deaf_sandbox_id", "deaf_task_id", "deaf_agent_token", "other_attempt_token", fleeting=True)
+@makes("deaf_sandbox_id", "deaf_task_id", "deaf_agent_token", "other_attempt_token")
 def deaf_sandbox(rooms: Rooms) -> Rows:
     """A sandbox at work that reads no message, and a token of another attempt at its task."""
     made = new_sandbox(rooms)
+    # Nobody beats for it while the others are called.
+    rooms.cast.databases.rows(
+        "workflow",
+        "UPDATE tasks SET lease_expires_at = clock_timestamp() + interval '1 hour' WHERE id = $1",
+        made["sandbox_task_id"],
+    )
     message = rooms.owner.post(f"/sandboxes/{made['sandbox_id']}/messages", {"content": "hello"})["message_id"]
     multiply(rooms, "agents", "sandbox_messages", message, MESSAGES)
     other_attempt = rooms.cast.keys.token(
