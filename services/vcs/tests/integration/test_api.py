@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from sqlalchemy import text
+
 from omoios.vcs.v1 import vcs_pb2 as pb
 from servicekit.events import Event
 from servicekit.ids import new_id
@@ -186,6 +188,17 @@ class TestBranchWorkflow:
         unbound = await vcs.ticket(new_id("project-"))
         body: dict[str, Any] = {"ticket_id": unbound, "ticket_title": "x"}
         assert (await vcs.http.post(f"{BRANCHES}/start", json=body, headers=member)).json()["success"] is False
+
+    async def test_a_mirror_that_is_still_coming_is_no_answer(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        ticket = await vcs.ticket(project)
+        async with vcs.running.service.db.uow() as tx:
+            await tx.session.execute(text("UPDATE repositories SET head_sha = NULL"))
+        body: dict[str, Any] = {"ticket_id": ticket, "ticket_title": "x", "branch_name": "main"}
+        for path in ("start", "status"):
+            answer = await vcs.http.post(f"{BRANCHES}/{path}", json=body, headers=await vcs.user())
+            assert_problem(answer, 503, "vcs.repository_not_ready")
+            assert answer.headers["retry-after"]
 
     async def test_others_are_refused(self, vcs: Vcs) -> None:
         project = await vcs.project()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from servicekit.auth import Principal
 from servicekit.db import Database
-from servicekit.errors import AppError, invalid
+from servicekit.errors import AppError, Kind, invalid
 from vcs_service.branch_workflow import rules, store
 from vcs_service.branch_workflow.schemas import (
     BranchStatus,
@@ -199,7 +199,7 @@ class BranchService:
             await self._mirrors.set_ref(ticket.project_id, ref, branch.base_sha, mirror_rules.ZERO_SHA)
             sha = await self._mirrors.resolve(ticket.project_id, ref)
         except AppError as error:
-            return StartedOut(success=False, error=error.detail)
+            return StartedOut(success=False, error=_said(error))
         return StartedOut(success=True, branch_name=branch.branch, sha=sha)
 
     async def finish(self, principal: Principal, body: FinishBranch) -> FinishedOut:
@@ -214,7 +214,7 @@ class BranchService:
                 raise BRANCH_NOT_FOUND()
             commits = await self._commits.between(ticket.project_id, branch.base_sha, head)
         except AppError as error:
-            return FinishedOut(success=False, error=error.detail)
+            return FinishedOut(success=False, error=_said(error))
         async with self._db.uow() as tx:
             await store.change(tx, ticket.ticket_id, state="finished", head_sha=head)
         return FinishedOut(success=True, head_sha=head, commits=len(commits))
@@ -235,7 +235,7 @@ class BranchService:
             message = f"[{ticket.ticket_id}] Merge {branch.branch}\n\nOmoiOS-Ticket: {ticket.ticket_id}\n"
             merged = await self._merging.merge_now(ticket.project_id, target, head, message)
         except AppError as error:
-            return MergedOut(success=False, error=error.detail)
+            return MergedOut(success=False, error=_said(error))
         if merged.outcome == "conflicted":
             return MergedOut(
                 success=False,
@@ -267,7 +267,7 @@ class BranchService:
             ahead, behind = await self._mirrors.distance(project_id, base, head)
             conflicts = await self._merging.conflicts(project_id, base, head)
         except AppError as error:
-            return StatusOut(success=False, error=error.detail)
+            return StatusOut(success=False, error=_said(error))
         return StatusOut(success=True, ahead_by=ahead, behind_by=behind, has_conflicts=bool(conflicts))
 
     async def push(self, principal: Principal, body: PushBranch) -> PushedOut:
@@ -296,3 +296,10 @@ class BranchService:
         async with self._db.reader() as tx:
             branch = await store.find(tx, ticket.ticket_id)
         return branch if branch is not None and name in (None, branch.branch) else None
+
+
+def _said(refusal: AppError) -> str:
+    """What the answer says of a refusal. A dependency that is away is none and goes on as 503 or 504."""
+    if refusal.kind in (Kind.UNAVAILABLE, Kind.DEADLINE):
+        raise refusal
+    return refusal.detail
