@@ -259,7 +259,11 @@ def linked_ticket(rooms: Rooms) -> Rows:
 @makes("diverged_branch")
 def diverged_branch(rooms: Rooms) -> Rows:
     """A branch of ours that somebody wrote differently in the project's own repository."""
-    name = agents.pushable_branch(rooms)["pushable_branch"]
+    # One of its own: others push `omoios/main`.
+    body = {"ticket_id": agents.branch_ticket(rooms)["branch_ticket_id"], "target_branch": "omoios/diverged"}
+    merged = rooms.owner.post("/branch-workflow/merge", body)
+    assert merged["success"], merged
+    name = merged["target_branch"]
     repository = rooms.cast.tenant.repository
     tree = git(repository, "rev-parse", "HEAD^{tree}").strip()
     other = git(repository, "commit-tree", tree, "-m", "Somebody's own").strip()
