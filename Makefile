@@ -36,7 +36,7 @@ reset: ## Stop it and delete its data: yes=1 does not ask
 status: ## Parts, outbox age, consumer lag, dead letters, disk
 	@$(LOCAL) status $(args)
 
-logs: install ## Logs: part=workflow, args='--follow'
+logs: install ## Logs: part=workflow, args='--follow', args=--problems
 	@$(LOCAL) logs $(part) $(args)
 
 restart: install ## Restart a part: part=workflow

@@ -135,13 +135,18 @@ def logs(
     part: Annotated[str | None, typer.Argument(help="one part; everything without it")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as lines are written")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", help="lines per file to begin with", min=0)] = 40,
+    problems: Annotated[bool, typer.Option("--problems", help="only warnings and errors; does not follow")] = False,
 ) -> None:
     """Print logs."""
     from omoios_local import logview
 
     client: StackClient = context.obj
     with failures():
-        logview.show(log_files(client.state, part), lines, follow)
+        files = log_files(client.state, part)
+        if problems:
+            logview.show_problems(files, lines)
+        else:
+            logview.show(files, lines, follow)
 
 
 @app.command()

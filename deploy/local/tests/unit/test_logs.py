@@ -66,3 +66,38 @@ def test_a_writer_goes_on_after_rotation(tmp_path):
         writer.write(b"after\n")
     assert log.read_bytes() == b"after\n"
     assert not rotate(log, max_bytes=50)
+
+
+LINES = [
+    b'{"event": "started", "level": "info", "error": null}\n',
+    b'{"event": "job_failed", "level": "error"}\n',
+    b'{"level":"warn","message":"traefik"}\n',
+    b'{"event": "a title with ERRORS", "level": "info"}\n',
+    b"[1] 2026/11/28 18:00:00.000000 [INF] Listening\n",
+    b"[1] 2026/11/28 18:00:00.000000 [ERR] no\n",
+    b"2026-11-28 18:00:00.000 UTC [1] LOG:  ready\n",
+    b"2026-11-28 18:00:00.000 UTC [1] FATAL:  no role\n",
+    b"2026-11-28 18:00:00.000 UTC [1] STATEMENT:  select 1\n",
+    b"7:M 28 Nov 2026 18:00:00.000 * Ready\n",
+    b"7:M 28 Nov 2026 18:00:00.000 # no memory\n",
+    b"2026-11-28 18:00:00,000 INFO task 1\n",
+    b"2026-11-28 18:00:00,000 ERROR attempt failed\n",
+    b"Traceback (most recent call last):\n",
+    b'  File "x.py", line 1\n',
+    b"agents.GitFailed: no\n",
+    b"2026-11-28 18:00:01,000 INFO task 2\n",
+    b"  a line below a good one\n",
+]
+
+
+def test_problems_of_every_part_are_found_with_their_tracebacks():
+    assert [LINES.index(line) for line in logview.problems(LINES)] == [1, 2, 5, 7, 10, 12, 13, 14, 15]
+
+
+def test_the_last_problems_are_shown_and_cut(state, capsys):
+    for name in ("vcs", "nats"):
+        (state.logs / f"{name}.log").write_bytes(b"".join(LINES) + b"ERROR " + b"x" * 5000 + b"\n")
+    logview.show_problems(log_files(state, None), 2)
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0].strip() for line in shown] == ["nats", "nats", "vcs", "vcs"]
+    assert all(len(line) < 700 for line in shown)
