@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import socket
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ import structlog
 
 from servicekit import context
 from vcs_service.errors import GIT_FAILED, GIT_TIMEOUT, HOST_REFUSED
+from vcs_service.mirror import locks_adapters as locks
 from vcs_service.mirror import rules
 from vcs_service.mirror.rules import Source
 
@@ -28,10 +27,6 @@ DEFAULT_TIMEOUT_S = 30.0
 FETCH_TIMEOUT_S = 900.0
 MAX_OUTPUT = 32 * 1024 * 1024
 END_S = 2.0
-# A lock of git's is held while a file is rewritten, for milliseconds. A git that died with its machine leaves it
-# behind, and nothing could be written there again.
-STALE_LOCK_S = 20.0
-_LOCKED = re.compile(r"Unable to create '([^']+\.lock)': File exists")
 
 _log = structlog.get_logger(__name__)
 
@@ -102,9 +97,13 @@ class Git:
         """
         context.assert_no_transaction("git")
         result = await self._run(arguments, repository, stdin, timeout_s, config, environment)
-        if result.code and repository is not None and await asyncio.to_thread(_unlock, repository, result.err):
+        if (
+            result.code
+            and repository is not None
+            and await asyncio.to_thread(locks.clear_stale, repository, result.err)
+        ):
             result = await self._run(arguments, repository, stdin, timeout_s, config, environment)
-        if result.code and _LOCKED.search(result.err):
+        if result.code and locks.names_a_lock(result.err):
             raise GIT_TIMEOUT(f"git {arguments[0]} found the repository locked.")
         if result.code not in ok:
             _log.info("git_failed", command=arguments[0], code=result.code, error=result.err[-500:])
@@ -217,21 +216,3 @@ async def end(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_S if number == signal.SIGTERM else None):
                 await process.wait()
-
-
-def _unlock(repository: Path, complaint: str) -> bool:
-    """Removes the lock file of `repository` that git complains of, where nobody alive can hold it any more."""
-    found = _LOCKED.search(complaint)
-    if found is None:
-        return False
-    lock = Path(found.group(1))
-    if not lock.resolve().is_relative_to(repository.resolve()):
-        return False
-    try:
-        if time.time() - lock.stat().st_mtime < STALE_LOCK_S:
-            return False
-        lock.unlink()
-    except OSError:
-        return False
-    _log.warning("stale_lock_removed", path=str(lock))
-    return True
