@@ -265,7 +265,7 @@ async def test_a_cancel_kills_the_whole_tree(working: Any) -> None:
 
 
 async def test_a_killed_runner_takes_its_commands_along_and_its_task_is_done_once(working: Any) -> None:
-    task = working.add("task-a", "echo $OMOIOS_SANDBOX_ID > who.txt", "sleep 7342", attempts=2)
+    task = working.add("task-a", "echo $OMOIOS_SANDBOX_ID > who.txt", "sleep 7342", attempts=9)
     dead = working.runners.start()
     await working.until(lambda: len(_alive("7342")) == 1)
     first = task.sandbox_id
@@ -276,9 +276,10 @@ async def test_a_killed_runner_takes_its_commands_along_and_its_task_is_done_onc
     task.status = "pending"
     working.runners.start()
     await working.until(lambda: task.status == "completed")
-    assert task.attempt == 2
-    assert working.git.log("omoios/task-a-1") == []
-    assert working.git.show("omoios/task-a-2:who.txt") == task.sandbox_id != first
+    # A claim of the dead runner may be under way still: what it gets is given back, and counts as an attempt.
+    assert task.attempt >= 2
+    assert all(working.git.log(f"omoios/task-a-{attempt}") == [] for attempt in range(1, task.attempt))
+    assert working.git.show(f"omoios/task-a-{task.attempt}:who.txt") == task.sandbox_id != first
 
 
 async def test_sigterm_gives_the_tasks_back(working: Any) -> None:
