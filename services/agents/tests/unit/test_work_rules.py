@@ -191,12 +191,3 @@ def test_what_a_claim_offers() -> None:
     assert not claim_rules.needs_repository({}, False)
     assert claim_rules.engine_of({"engine": "cli"}) == "cli"
     assert claim_rules.engine_of({}) == "command"
-
-
-def test_filters_of_a_repository_are_turned_off() -> None:
-    assert runner_rules.without_filters(["core.bare", "filter.a.b.clean", "filter.a.b.smudge", ""]) == [
-        ("filter.a.b.clean", ""),
-        ("filter.a.b.smudge", ""),
-        ("filter.a.b.process", ""),
-        ("filter.a.b.required", "false"),
-    ]

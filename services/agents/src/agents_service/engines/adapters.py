@@ -49,17 +49,21 @@ class Process:
 
     async def output(self, line: Line) -> int:
         """Hand on every line until the command and its children have closed their output; returns the exit code."""
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
         async with asyncio.TaskGroup() as readers:
-            readers.create_task(_lines("stdout", self._process.stdout, line))
-            readers.create_task(_lines("stderr", self._process.stderr, line))
+            for name, reader in (("stdout", self._process.stdout), ("stderr", self._process.stderr)):
+                if reader is not None:
+                    readers.create_task(_lines(name, reader, line))
         code = await self._process.wait()
         return -(code - 128) if 128 < code <= 192 else code
 
 
-async def start(argv: Sequence[str], environment: Mapping[str, str], confinement: Confinement) -> Process:
-    """Start a command in its confinement, in a process group of its own, with nothing of the runner's environment."""
+async def start(
+    argv: Sequence[str], environment: Mapping[str, str], confinement: Confinement, *, stdout: int | None = None
+) -> Process:
+    """Start a command in its confinement, in a process group of its own, with nothing of the runner's environment.
+
+    `stdout`: a file that takes its output, as bytes; otherwise it is read line by line.
+    """
     command = list(argv)
     if confinement.bubblewrap:
         command = bubblewrap(
@@ -89,7 +93,7 @@ async def start(argv: Sequence[str], environment: Mapping[str, str], confinement
         "-S",
         str(INIT),
         stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE if stdout is None else stdout,
         stderr=asyncio.subprocess.PIPE,
         env={"PATH": os.defpath},
         limit=READ_BYTES,

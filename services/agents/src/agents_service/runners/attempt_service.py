@@ -108,9 +108,10 @@ class AttemptWork:
         head, error = "", outcome.error
         if outcome.success and repository is not None:
             try:
-                head = await self.folders.commit(rules.commit_message(self.task), "OmoiOS agent", start)
+                message = rules.commit_message(self.task)
+                head = await self.folders.commit(message, "OmoiOS agent", start, self._confinement())
                 if head:
-                    await self.folders.push(repository["clone_url"], repository["branch"], start, head, self.api.token)
+                    await self.folders.push(repository["clone_url"], repository["branch"], head, self.api.token)
             except GitFailed as failed:
                 error = f"The work could not be committed: {failed}"
         self._check()
@@ -145,16 +146,7 @@ class AttemptWork:
         )
         self.job = Job(
             plan=plan,
-            confinement=engine_rules.Confinement(
-                workdir=str(self.folders.work),
-                home=str(self.folders.home),
-                uid=self.folders.uid,
-                gid=self.folders.uid,
-                hidden=(str(self.settings.workdir), str(Path.home())),
-                shown=(str(self.settings.tools),) if self.settings.tools is not None else (),
-                bubblewrap=self.wrapped,
-                network=self.settings.network,
-            ),
+            confinement=self._confinement(),
             environment=environment,
             timeout_s=float(self.claim["limits"]["timeout_s"]),
             report=self.stream.put,
@@ -162,6 +154,18 @@ class AttemptWork:
         if self.over is not None or self.releasing:
             raise Over(self.over or "released")
         return await work(self.job)
+
+    def _confinement(self) -> engine_rules.Confinement:
+        return engine_rules.Confinement(
+            workdir=str(self.folders.work),
+            home=str(self.folders.home),
+            uid=self.folders.uid,
+            gid=self.folders.uid,
+            hidden=(str(self.settings.workdir), str(Path.home())),
+            shown=(str(self.settings.tools),) if self.settings.tools is not None else (),
+            bubblewrap=self.wrapped,
+            network=self.settings.network,
+        )
 
     async def _hand_in(
         self, success: bool, result: Mapping[str, Any], error: str | None, head: str, *, permanent: bool = False

@@ -1,8 +1,10 @@
 """git in a sandbox.
 
-Two repositories per attempt: the runner's own bare one, which alone ever sees the token, and the sandbox's clone of it,
-which commands may change as they like. What a command wrote into its clone's configuration is never read by a git
-that runs as the runner: commits are made in the confinement and come over as a bundle.
+Three repositories per attempt: the runner's own bare one, which alone ever sees the token; the sandbox's clone of it,
+which commands may change as they like; and `own.git`, which commands cannot write. The commit is made in the
+confinement of the commands, with `own.git`: its configuration is the runner's, so that nothing a command wrote names a
+program. Of the clone it takes HEAD, the index, the excludes and the objects, which are data. The commits come over as
+a pack.
 """
 
 from __future__ import annotations
@@ -11,13 +13,19 @@ import asyncio
 import contextlib
 import os
 import shutil
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
+from agents_service.engines import adapters as engines
+from agents_service.engines.rules import Confinement
 from agents_service.runners import rules
 
 GIT_TIMEOUT_S = 600.0
 STEP_TIMEOUT_S = 120.0
+SAID_BYTES = 2_000
 
 
 class GitFailed(Exception):
@@ -25,12 +33,14 @@ class GitFailed(Exception):
 
 
 class Workspace:
-    """The folders of one attempt: `repo.git` and `bundle` are the runner's, `work` and `home` the sandbox's."""
+    """The folders of one attempt: `work` and `home` are the sandbox's, the others the runner's."""
 
     def __init__(self, root: Path, uid: int | None) -> None:
         self.root = root
         self.uid = uid
         self.bare = root / "repo.git"
+        self.own = root / "own.git"
+        self.pack = root / "commits.pack"
         self.work = root / "sandbox" / "work"
         self.home = root / "sandbox" / "home"
         self.tmp = root / "sandbox" / "home" / "tmp"
@@ -78,36 +88,30 @@ class Workspace:
         await asyncio.to_thread(self.hand_over)
         return head or base_sha
 
-    async def commit(self, message: str, author: str, start: str) -> str:
-        """Commit all changes of the sandbox, as the sandbox; returns the new head, `""` when nothing changed.
+    async def commit(self, message: str, author: str, start: str, confinement: Confinement) -> str:
+        """Commit all changes of the sandbox, in its confinement; returns the new head, `""` when nothing changed.
 
-        What a command committed itself counts, too.
+        What a command committed itself counts, too. The commits since `start` are kept for `push`.
         """
-        inside = ["-C", str(self.work)]
-        identity = [("user.name", author), ("user.email", "agent@omoios.invalid"), ("safe.directory", "*")]
-        names = await self._inside([*inside, "config", "--list", "--name-only", "-z"], identity)
-        identity += rules.without_filters(names.decode("utf-8", "replace").split("\0"))
-        await self._git([*inside, "add", "--all"], pairs=identity, confined=True)
-        staged = await self._inside([*inside, "diff", "--cached", "--name-only", "--no-ext-diff", "-z"], identity)
-        if staged:
-            await self._git(
-                [*inside, "commit", "--quiet", "--no-verify", "--file", "-"],
-                pairs=identity,
-                confined=True,
-                stdin=message.encode(),
-            )
-        head = (await self._inside([*inside, "rev-parse", "HEAD"], identity)).decode().strip()
+        await asyncio.to_thread(self._make_own)
+        environment = rules.commit_environment(str(self.home), str(self.own), str(self.work), author)
+        confined = replace(confinement, shown=(*confinement.shown, str(self.own)))
+        with await asyncio.to_thread(self.pack.open, "w+b") as pack:
+            argv = ["/bin/sh", "-c", rules.COMMIT_SCRIPT, "commit", start, message]
+            await _confined(argv, environment, confined, pack)
+            pack.seek(0)
+            head = pack.readline(rules.HEAD_LINE_BYTES).decode("ascii", "replace").strip()
+        if not rules.is_commit_id(head):
+            raise GitFailed("the sandbox's repository names no commit")
         return "" if head == start else head
 
-    async def push(self, clone_url: str, branch: str, start: str, head: str, token: str) -> None:
-        """Bring the sandbox's commits over as a bundle and push them with the token."""
-        safe = [("safe.directory", "*")]
-        bundle = await self._inside(
-            ["-C", str(self.work), "bundle", "create", "--quiet", "-", f"{start}..HEAD"], safe, GIT_TIMEOUT_S
-        )
-        path = self.root / "bundle"
-        await asyncio.to_thread(path.write_bytes, bundle)
-        await self._git(["-C", str(self.bare), "bundle", "unbundle", str(path)], timeout_s=GIT_TIMEOUT_S)
+    async def push(self, clone_url: str, branch: str, head: str, token: str) -> None:
+        """Bring the commits that `commit` kept into the runner's repository and push them with the token."""
+        with await asyncio.to_thread(self.pack.open, "rb", buffering=0) as pack:
+            pack.seek(len(head) + 1)
+            await self._git(
+                ["-C", str(self.bare), "index-pack", "--stdin", "--fix-thin"], stdin=pack, timeout_s=GIT_TIMEOUT_S
+            )
         kind = await self._git(["-C", str(self.bare), "cat-file", "-t", head])
         if kind.strip() != b"commit":
             raise GitFailed("the sandbox's head is not among its commits")
@@ -117,41 +121,65 @@ class Workspace:
             timeout_s=GIT_TIMEOUT_S,
         )
 
-    async def _inside(
-        self, arguments: Sequence[str], pairs: Sequence[tuple[str, str]], timeout_s: float = STEP_TIMEOUT_S
-    ) -> bytes:
-        return await self._git(arguments, pairs=pairs, confined=True, timeout_s=timeout_s)
+    def _make_own(self) -> None:
+        """The repository whose configuration counts at the commit: the sandbox's user reads it and cannot write it."""
+        for folder in (self.own, self.own / "objects", self.own / "refs"):
+            folder.mkdir()
+            folder.chmod(0o755)
+        for name, text in (("HEAD", "ref: refs/heads/none\n"), ("config", rules.OWN_CONFIG)):
+            (self.own / name).write_text(text, encoding="ascii")
+            (self.own / name).chmod(0o644)
 
     async def _git(
         self,
         arguments: Sequence[str],
         *,
         pairs: Sequence[tuple[str, str]] = (),
-        confined: bool = False,
-        stdin: bytes = b"",
+        stdin: BinaryIO | int = asyncio.subprocess.DEVNULL,
         timeout_s: float = STEP_TIMEOUT_S,
     ) -> bytes:
-        """Run git; `confined` as the sandbox's user. Returns its output, raises GitFailed."""
-        identity = {"user": self.uid, "group": self.uid, "extra_groups": []} if confined and self.uid else {}
+        """Run git in a repository that no command can write. Returns its output, raises GitFailed."""
         process = await asyncio.create_subprocess_exec(
             "git",
             *arguments,
-            stdin=asyncio.subprocess.PIPE,
+            stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=rules.git_environment(str(self.home if confined else self.root), pairs),
+            env=rules.git_environment(str(self.root), pairs),
             cwd=str(self.root if self.root.exists() else "/"),
             start_new_session=True,
-            **identity,  # type: ignore[arg-type]
         )
+        command = arguments[2] if arguments[0] == "-C" else arguments[0]
         try:
             async with asyncio.timeout(timeout_s):
-                output, said = await process.communicate(stdin)
-        except BaseException:
+                output, said = await process.communicate()
+        except BaseException as error:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)
+            if isinstance(error, TimeoutError):
+                raise GitFailed(f"git {command} took longer than {timeout_s:g} s") from error
             raise
         if process.returncode != 0:
-            text = said.decode("utf-8", "replace").strip()[-2_000:]
-            raise GitFailed(f"git {arguments[2] if arguments[0] == '-C' else arguments[0]}: {text}")
+            raise GitFailed(f"git {command}: {said.decode('utf-8', 'replace').strip()[-SAID_BYTES:]}")
         return output
+
+
+async def _confined(
+    argv: Sequence[str], environment: dict[str, str], confinement: Confinement, stdout: BinaryIO
+) -> None:
+    """Run a command as the sandbox's commands run; its output goes to the file. Raises GitFailed."""
+    said: deque[str] = deque(maxlen=20)
+
+    async def line(_stream: str, text: bytes) -> None:
+        said.append(text[-SAID_BYTES:].decode("utf-8", "replace"))
+
+    process = await engines.start(argv, environment, confinement, stdout=stdout.fileno())
+    try:
+        async with asyncio.timeout(GIT_TIMEOUT_S):
+            code = await process.output(line)
+    except TimeoutError as error:
+        raise GitFailed(f"git took longer than {GIT_TIMEOUT_S:g} s in the sandbox's repository") from error
+    finally:
+        await asyncio.shield(process.stop())
+    if code != 0:
+        raise GitFailed("\n".join(said).strip()[-SAID_BYTES:] or f"git ended with exit code {code}")

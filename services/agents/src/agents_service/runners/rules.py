@@ -45,6 +45,48 @@ GIT_NEUTRAL: tuple[tuple[str, str], ...] = (
 )
 
 
+OWN_CONFIG = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
+
+HEAD_LINE_BYTES = 80
+
+# `sh -c COMMIT_SCRIPT commit START MESSAGE`, with OWN and WORK in the environment: prints the new head, then, where it
+# differs from START, the pack of what is new. Of the sandbox's repository it asks only where HEAD, index, objects and
+# excludes are, which starts nothing; all the rest has OWN's configuration. Plumbing instead of `add` and `commit`,
+# because those start git in nested repositories, with the configuration of these. At the end index and files agree:
+# git skips names that it does not take without an error.
+COMMIT_SCRIPT = r"""
+set -eu
+start=$1 message=$2
+theirs() { git --git-dir="$WORK/.git" rev-parse "$@"; }
+head=$(theirs --verify HEAD) || { echo "the sandbox's repository has no commit at HEAD" >&2; exit 1; }
+merging=$(theirs --verify --quiet MERGE_HEAD) || merging=
+GIT_INDEX_FILE=$(theirs --path-format=absolute --git-path index)
+GIT_OBJECT_DIRECTORY=$(theirs --path-format=absolute --git-path objects)
+exclude=$(theirs --path-format=absolute --git-path info/exclude)
+GIT_DIR=$OWN GIT_WORK_TREE=$WORK
+export GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_OBJECT_DIRECTORY
+git rev-parse --verify --quiet "$head^{commit}" >/dev/null || { echo "HEAD ($head) is no commit" >&2; exit 1; }
+
+changed() { git diff-files --name-only --ignore-submodules=dirty "$@"; }
+new() { git -c core.excludesFile="$exclude" ls-files --others --exclude-standard "$@"; }
+changed -z --diff-filter=D | git update-index -z --force-remove --stdin
+# A nested repository is listed with a slash behind its name, and taken without.
+plain() { LC_ALL=C tr '\0\n' '\n\0' | LC_ALL=C sed 's|/$||' | LC_ALL=C tr '\0\n' '\n\0'; }
+{ changed -z --diff-filter=d && new -z; } | plain | git update-index -z --add --remove --replace --stdin
+left=$(changed)
+left=$left$(new)
+[ -z "$left" ] || { printf 'git does not take these names:\n%s\n' "$left" >&2; exit 1; }
+
+tree=$(git write-tree)
+if [ "$tree" != "$(git rev-parse --verify "$head^{tree}")" ]; then
+    head=$(git commit-tree -p "$head" ${merging:+-p "$merging"} -m "$message" "$tree")
+fi
+printf '%s\n' "$head"
+[ "$head" = "$start" ] ||
+    printf '%s\n^%s\n' "$head" "$start" | git pack-objects --quiet --revs --thin --delta-base-offset --stdout
+"""
+
+
 class Verdict(Enum):
     """What an answer of the API means for the one who asked."""
 
@@ -82,6 +124,7 @@ def git_environment(home: str, pairs: Sequence[tuple[str, str]] = ()) -> dict[st
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "/bin/false",
+        "GIT_NO_LAZY_FETCH": "1",
         "GIT_CONFIG_COUNT": str(len(settings)),
     }
     for number, (name, value) in enumerate(settings):
@@ -90,14 +133,21 @@ def git_environment(home: str, pairs: Sequence[tuple[str, str]] = ()) -> dict[st
     return found
 
 
-def without_filters(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Configuration that turns off every filter among these settings: git would start its program at `add`."""
-    drivers = sorted({name.rpartition(".")[0] for name in names if name.lower().startswith("filter.")})
-    return [
-        (f"{driver}.{key}", value)
-        for driver in drivers
-        for key, value in (("clean", ""), ("smudge", ""), ("process", ""), ("required", "false"))
+def commit_environment(home: str, own: str, work: str, author: str) -> dict[str, str]:
+    """The environment of `COMMIT_SCRIPT`: no transport at all, for a repository may say that objects lie elsewhere."""
+    pairs = [
+        ("user.name", author),
+        ("user.email", "agent@omoios.invalid"),
+        # These would be believed without a look at the files and the commits themselves.
+        ("core.untrackedCache", "false"),
+        ("core.commitGraph", "false"),
     ]
+    return git_environment(home, pairs) | {"GIT_ALLOW_PROTOCOL": "none", "OWN": own, "WORK": work}
+
+
+def is_commit_id(text: str) -> bool:
+    """Whether this is the full id of a commit."""
+    return _SHA.fullmatch(text) is not None
 
 
 def authorization(clone_url: str, token: str) -> tuple[str, str]:
