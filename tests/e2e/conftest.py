@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -67,8 +69,9 @@ def world() -> Iterator[World]:
         finally:
             keep = os.environ.get("OMOIOS_E2E_KEEP_LOGS")
             if keep:
-                # For looking into a failure: the folder is named by the person who runs the tests.
-                os.system(f"mkdir -p '{keep}' && cp -r '{state / 'logs'}' '{keep}'")
+                # For looking into a failure: whoever runs the tests names the folder, which gets one of each stack.
+                with contextlib.suppress(OSError):
+                    shutil.copytree(state / "logs", Path(keep) / directory.name / "logs")
             with contextlib.suppress(Exception):
                 client.down()
             client.state.delete()
