@@ -181,8 +181,10 @@ async def test_nothing_that_the_repository_names_is_started(sandbox: Sandbox, tr
 async def test_nothing_that_a_nested_repository_names_is_started(sandbox: Sandbox) -> None:
     await sandbox.run(
         """
-        git init -q known; git -C known commit -q --allow-empty -m 1; git add known; git commit -q -m nested
-        git init -q fresh; git -C fresh commit -q --allow-empty -m 1
+        for folder in known fresh; do
+            git init -q $folder; echo a > $folder/a; git -C $folder add a; git -C $folder commit -q -m 1
+            [ $folder = fresh ] || { git add known; git commit -q -m nested; }
+        done
         for folder in known fresh; do
             echo x > $folder/x; echo '* filter=x' > $folder/.gitattributes
             git -C $folder config filter.x.clean "$TRAP"; git -C $folder config core.fsmonitor "$TRAP"
