@@ -373,3 +373,15 @@ async def test_a_file_that_never_ends_ends_the_commit(sandbox: Sandbox, monkeypa
     async with asyncio.timeout(60):
         with pytest.raises(GitFailed, match="took longer than 1 s"):
             await sandbox.commit()
+
+
+@pytest.mark.skipif(UID is not None, reason="root removes what it likes")
+async def test_folders_go_also_where_commands_took_their_rights_away(sandbox: Sandbox) -> None:
+    outside = sandbox.top / "outside"
+    outside.mkdir(mode=0o500)
+    await sandbox.run(
+        f"mkdir -p a/b ../home/c; touch a/b/x; ln -s {outside} a/link; chmod 0500 a/b ../home/c; chmod 0 a"
+    )
+    sandbox.folders.remove()
+    assert not sandbox.folders.root.exists()
+    assert outside.stat().st_mode & 0o777 == 0o500

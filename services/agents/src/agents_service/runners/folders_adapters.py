@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -22,9 +23,22 @@ def clear_abandoned(workdir: Path) -> int:
     for folder in workdir.iterdir():
         pid, _, rest = folder.name.partition("-")
         if pid.isdigit() and rest and not _lives(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
             removed += 1
     return removed
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with all that is in it, also where commands took their own rights away, as Go's cache does."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        return
+    for above, names, _ in os.walk(folder, followlinks=False):
+        for path in (os.path.join(above, name) for name in names):
+            if not os.path.islink(path):
+                with contextlib.suppress(OSError):
+                    os.chmod(path, 0o700)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def hide_environment() -> None:

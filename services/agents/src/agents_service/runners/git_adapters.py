@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from typing import BinaryIO
 
 from agents_service.engines import adapters as engines
 from agents_service.engines.rules import Confinement
-from agents_service.runners import rules
+from agents_service.runners import folders_adapters, rules
 
 GIT_TIMEOUT_S = 600.0
 STEP_TIMEOUT_S = 120.0
@@ -65,7 +64,7 @@ class Workspace:
 
     def remove(self) -> None:
         """Removes everything of the attempt."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        folders_adapters.remove(self.root)
 
     async def clone(self, clone_url: str, branch: str, base_sha: str, token: str) -> str:
         """Fetch the branch with the token and check it out for the sandbox; returns the commit it starts from."""
