@@ -16,6 +16,7 @@ from schemathesis.specs.openapi.checks import response_schema_conformance, statu
 
 from servicekit.host import Running
 from servicekit.http.openapi import openapi_document
+from servicekit.testing.profiles import examples
 
 CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
 EXAMPLES = 8
@@ -81,10 +82,7 @@ def _cases(operation: Any) -> list[Any]:
     made: list[Any] = []
 
     @settings(
-        max_examples=EXAMPLES,
-        derandomize=True,
-        database=None,
-        deadline=None,
+        max_examples=examples(EXAMPLES),
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fastapi import APIRouter
+from hypothesis import HealthCheck, settings
 
 from omoios.identity.events.v1.events_pb2 import OrganizationCreated
 from omoios.workflow.v1 import workflow_pb2 as pb
@@ -26,6 +27,7 @@ from servicekit.ids import new_id
 from servicekit.rpc import RpcChannels
 from servicekit.settings import ServiceSettings
 from servicekit.testing.network import OutsideNetwork
+from servicekit.testing.profiles import examples
 
 MIGRATIONS = Path(__file__).parent.parent / "db" / "migrations_fixture"
 THING_NOT_FOUND = ErrorSpec("billing.thing_not_found", Kind.NOT_FOUND, "There is no such thing.")
@@ -188,3 +190,25 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_every_run_has_a_profile_whose_verdict_is_not_a_matter_of_speed(request: pytest.FixtureRequest) -> None:
+    assert settings.get_profile("ci").derandomize, "a run that is repeated makes the same examples"
+    for name in ("ci", "long"):
+        profile = settings.get_profile(name)
+        assert (profile.deadline, profile.database, profile.print_blob) == (None, None, True)
+        assert HealthCheck.too_slow in profile.suppress_health_check
+    chosen = settings.get_profile(request.config.getoption("--hypothesis-profile") or "ci")
+    assert examples(30) == 30 * chosen.max_examples // 100 == 30 * settings().max_examples // 100
+
+
+@pytest.mark.parametrize(("name", "expected"), [("ci", 3), ("long", 60)])
+def test_a_profile_is_chosen_by_the_command(tmp_path: Path, name: str, expected: int) -> None:
+    planted = "from servicekit.testing.profiles import examples\n\ndef test_it():\n    assert examples(3) == {}\n"
+    (tmp_path / "test_it.py").write_text(planted.format(expected))
+    options = ["-q", "-n0", "-p", "no:cacheprovider", "-p", "servicekit.testing.plugin", f"--hypothesis-profile={name}"]
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest", str(tmp_path), "--rootdir", str(tmp_path), *options],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout

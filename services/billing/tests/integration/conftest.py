@@ -18,9 +18,10 @@ from omoios.billing.v1.billing_pb2_grpc import BillingServiceStub
 from omoios.identity.events.v1 import events_pb2 as identity_events
 from omoios.identity.v1 import identity_pb2, identity_pb2_grpc
 from omoios.workflow.events.v1 import events_pb2 as workflow_events
+from servicekit.db.event_options import event_type
 from servicekit.errors import UNAVAILABLE
 from servicekit.events import Event
-from servicekit.host import Running
+from servicekit.host import Running, Service
 from servicekit.ids import new_id
 from servicekit.testing.hosting import HostedSigning, ServiceHosts
 
@@ -99,25 +100,7 @@ class Billing:
 
     async def tell_together(self, batch: list[tuple[Any, str]], *, event_id: str | None = None) -> None:
         """Hands neighbouring events of one type to their consumers, all in one transaction."""
-        from servicekit.db.event_options import event_type
-
-        kind = event_type(type(batch[0][0]))
-        events: list[Event[Any]] = []
-        for body, organization in batch:
-            headers = {
-                "Nats-Msg-Id": event_id or new_id(),
-                "Omoios-Time": "2026-11-23T10:00:00Z",
-                "Omoios-Aggregate-Type": "x",
-                "Omoios-Aggregate-Id": "x",
-                "Omoios-Version": "1",
-                "Omoios-Organization": organization,
-            }
-            events.append(Event(headers, kind.subject, body.SerializeToString()))
-        for group in self.running.service.consumers:
-            source = group.sources.get(kind.service)
-            if source is not None and kind.subject in source.handlers:
-                async with self.running.service.db.uow() as tx:
-                    await source.handlers[kind.subject](tx, events)
+        await hand_over(self.running.service, batch, event_id=event_id)
 
     async def balances(self, organization: str) -> dict[str, int]:
         async with self.running.service.db.reader() as tx:
@@ -139,6 +122,28 @@ class Billing:
         async with self.running.service.db.reader() as tx:
             rows = await (await tx.connection()).fetch("SELECT subject FROM outbox ORDER BY seq")
         return [row["subject"].removeprefix("billing.") for row in rows]
+
+
+async def hand_over(service: Service, batch: list[tuple[Any, str]], *, event_id: str | None = None) -> None:
+    """Hands (event, organization) of one type to their consumers, all in one transaction."""
+    kind = event_type(type(batch[0][0]))
+    events: list[Event[Any]] = []
+    for body, organization in batch:
+        headers = {
+            "Nats-Msg-Id": event_id or new_id(),
+            "Omoios-Time": "2026-11-23T10:00:00Z",
+            "Omoios-Aggregate-Type": "x",
+            "Omoios-Aggregate-Id": "x",
+            "Omoios-Version": "1",
+            "Omoios-Organization": organization,
+        }
+        events.append(Event(headers, kind.subject, body.SerializeToString()))
+    assert service.db is not None
+    for group in service.consumers:
+        source = group.sources.get(kind.service)
+        if source is not None and kind.subject in source.handlers:
+            async with service.db.uow() as tx:
+                await source.handlers[kind.subject](tx, events)
 
 
 def started(execution: str) -> workflow_events.ExecutionStarted:

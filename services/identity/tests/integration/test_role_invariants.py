@@ -25,6 +25,7 @@ from identity_service.organizations.service import OrganizationService
 from servicekit.auth import Membership, Principal, PrincipalType
 from servicekit.errors import AppError, Kind
 from servicekit.ids import new_id
+from servicekit.testing.profiles import examples
 
 from .conftest import Identity
 
@@ -173,9 +174,8 @@ def check(before: State, after: State, callers: list[str]) -> None:
 
 @given(steps=STEPS)
 @settings(
-    max_examples=20,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=examples(20),
+    suppress_health_check=[*settings().suppress_health_check, HealthCheck.function_scoped_fixture],
 )
 async def test_an_owner_stays_and_nobody_rises(identity: Identity, steps: list[tuple[tuple[Any, ...], ...]]) -> None:
     people = getattr(identity, "people", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -23,6 +23,8 @@ from servicekit.events import Event
 from servicekit.ids import new_id
 from workflow_service.main import build
 from workflow_service.rpc import WorkflowServicer
+
+from .machine_world import World
 
 PLAN = """# Greeting
 Budget: 2.50 USD
@@ -305,3 +307,11 @@ async def flow(service_host: Any, signing: Any, rpc_stub: Any) -> Flow:
     token = await signing.user(found.user, found.organization, "owner")
     found.headers = {"Authorization": f"Bearer {token}"}
     return found
+
+
+@pytest.fixture
+def world(database: Any) -> Iterator[World]:
+    """The services of a state machine."""
+    made = World(database("workflow").url)
+    yield made
+    made.close()

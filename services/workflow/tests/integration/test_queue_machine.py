@@ -8,30 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from servicekit.clock import utc_now
-from servicekit.db import Database
 from servicekit.errors import AppError
 from servicekit.ids import new_id
-from workflow_service.clients import PlanLimits
+from servicekit.testing.profiles import examples
 from workflow_service.dag import rules as dag
 from workflow_service.queue import rules
-from workflow_service.queue.claims_service import AttemptRef, ClaimService
-from workflow_service.queue.draft_rules import TaskDraft
-from workflow_service.queue.limits_service import LimitService
+from workflow_service.queue.claims_service import AttemptRef
 from workflow_service.queue.rules import Attempt, Hold
-from workflow_service.queue.service import QueueService
-from workflow_service.settings import Settings
 
-T = TypeVar("T")
+from .machine_world import World
+
 TASKS = 4
 PLACES = st.integers(0, TASKS - 1)
 LOST = ("failed", "cancelled")
@@ -44,13 +37,6 @@ _EDGES = """
 SELECT d.task_id, d.depends_on_id, d.satisfied FROM task_dependencies d
 JOIN tasks t ON t.id = d.task_id WHERE t.organization_id = $1
 """
-
-
-class NoLimits:
-    """Billing that limits nobody."""
-
-    async def limits(self, organization_ids: Any) -> dict[str, PlanLimits]:
-        return dict.fromkeys(organization_ids, PlanLimits(-1, 0, utc_now()))
 
 
 @dataclass
@@ -66,75 +52,6 @@ class Known:
     waits: bool = False
     depends_on: set[str] = field(default_factory=set)
     version: int = 0
-
-
-class World:
-    """The services under test, on a loop of their own."""
-
-    def __init__(self, url: str) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.settings = Settings(env="test", database_url=url, database_pool_size=5)
-        self.db = Database(self.settings)
-        self.queue = QueueService()
-        billing: Any = NoLimits()
-        limits = LimitService(self.db, billing, self.settings)
-        self.claims = ClaimService(self.db, self.queue, limits, self.settings)
-
-    def do(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.loop.run_until_complete(work)
-
-    def refusal(self, work: Coroutine[Any, Any, Any]) -> str | None:
-        """The code with which something is refused, None where it is done."""
-        try:
-            self.do(work)
-        except AppError as error:
-            return error.code
-        return None
-
-    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
-        async with self.db.uow() as tx:
-            return list(await (await tx.connection()).fetch(statement, *arguments))
-
-    async def tasks(self, organization: str, count: int = TASKS) -> list[str]:
-        """A project with independent tasks, and no limit on how many run."""
-        project, ticket = new_id(), new_id()
-        async with self.db.uow() as tx:
-            connection = await tx.connection()
-            await connection.execute(
-                "INSERT INTO projects (id, organization_id, name, max_concurrent_tasks, autonomous_execution_enabled)"
-                " VALUES ($1, $2, 'One', -1, true)",
-                project,
-                organization,
-            )
-            await connection.execute(
-                "INSERT INTO tickets (id, organization_id, project_id, title, phase_id, status, priority)"
-                " VALUES ($1, $2, $3, 'Ticket', 'PHASE_IMPLEMENTATION', 'building', 'MEDIUM')",
-                ticket,
-                organization,
-                project,
-            )
-            drafts = [
-                TaskDraft(
-                    id=new_id(),
-                    organization_id=organization,
-                    project_id=project,
-                    ticket_id=ticket,
-                    title=f"t{number}",
-                    description=None,
-                    task_type="implement_feature",
-                    phase_id="PHASE_IMPLEMENTATION",
-                    # Different, so that the order of claims is the same in each run of an example.
-                    priority=("CRITICAL", "HIGH", "MEDIUM", "LOW")[number],
-                    max_retries=2,
-                )
-                for number in range(count)
-            ]
-            await self.queue.create(tx, drafts)
-        return [draft.id for draft in drafts]
-
-    def close(self) -> None:
-        self.do(self.db.close())
-        self.loop.close()
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -352,13 +269,6 @@ class QueueMachine(RuleBasedStateMachine):
                 assert claimable == self.is_ready(task)
 
 
-@pytest.fixture
-def world(database: Any) -> Any:
-    made = World(database("workflow").url)
-    yield made
-    made.close()
-
-
 @pytest.mark.timeout(300)
 def test_any_sequence_leaves_the_queue_as_the_model_says(world: World) -> None:
     class Machine(QueueMachine):
@@ -368,13 +278,9 @@ def test_any_sequence_leaves_the_queue_as_the_model_says(world: World) -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=40,
-            stateful_step_count=30,
-            deadline=None,
-            derandomize=True,
+            max_examples=examples(40),
             # To make a failing example small takes minutes here: add Phase.shrink by hand.
             phases=[Phase.generate],
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),
     )
 

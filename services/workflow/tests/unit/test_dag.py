@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from servicekit.testing.profiles import examples
 from workflow_service.dag import rules as dag
 
 NODES = list("abcdefgh")
@@ -36,7 +37,6 @@ def longest(nodes: list[int], edges: set[tuple[int, int]]) -> int:
     return max(depth.values(), default=0)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.integers(1, 9), st.sets(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=20))
 def test_the_longest_chain_and_the_order_are_right(size: int, pairs: set[tuple[int, int]]) -> None:
     nodes = list(range(size))
@@ -90,7 +90,7 @@ class Dependencies(RuleBasedStateMachine):
 
 
 TestDependencies = Dependencies.TestCase
-TestDependencies.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestDependencies.settings = settings(max_examples=examples(40))
 
 
 def test_the_critical_path_of_ten_thousand_tasks_is_quick() -> None:

@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from servicekit.testing.profiles import examples
 from workflow_service.engine import rules
 from workflow_service.engine.rules import PHASES, Artifact, GateReport, Move, Refusal, TicketState
 
@@ -136,4 +137,4 @@ class Ticket(RuleBasedStateMachine):
 
 
 TestTicket = Ticket.TestCase
-TestTicket.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestTicket.settings = settings(max_examples=examples(60))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servicekit.errors import AppError
+from servicekit.testing.profiles import examples
 from workflow_service.plans import rules
 
 GOOD = """# Greeting
@@ -160,7 +161,7 @@ def test_ears_forms(sentence: str, condition: str, action: str) -> None:
     assert rules.parse_ears(sentence) == (condition, action)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(st.text(max_size=400) | st.lists(st.sampled_from(GOOD.split("\n")), max_size=40).map("\n".join))
 def test_any_text_is_read_or_refused(text: str) -> None:
     refused = None

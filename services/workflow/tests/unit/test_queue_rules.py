@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from servicekit.testing.profiles import examples
 from workflow_service.queue import rules
 from workflow_service.queue.limits_rules import OrganizationLimits, at_capacity, out_of_hours
 from workflow_service.queue.rules import Attempt, Hold, Lease, Scored
@@ -39,7 +40,7 @@ def test_the_score(task: Scored, expected: float) -> None:
     assert rules.score(task, NOW) == pytest.approx(expected)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(
     st.sampled_from(sorted(rules.PRIORITY_SCORE)),
     st.floats(0, 20_000),
@@ -200,4 +201,4 @@ class Queue(RuleBasedStateMachine):
 
 
 TestQueue = Queue.TestCase
-TestQueue.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestQueue.settings = settings(max_examples=examples(60), stateful_step_count=40)

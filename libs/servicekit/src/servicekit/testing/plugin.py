@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from servicekit.testing import profiles
 from servicekit.testing.network import block_outside_network
 from servicekit.testing.run import TestRun
 
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 _RUN = pytest.StashKey[TestRun]()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Open the run and close the way to other machines."""
+    """Open the run, close the way to other machines, and register the profiles before Hypothesis looks for its one."""
+    profiles.register()
     config.stash[_RUN] = TestRun.open()
     block_outside_network()
 
