@@ -141,6 +141,7 @@ UNAUTHENTICATED = ErrorSpec("auth.unauthenticated", Kind.UNAUTHENTICATED, "Not a
 FORBIDDEN = ErrorSpec("auth.forbidden", Kind.FORBIDDEN, "You may not do this.")
 RATE_LIMITED = ErrorSpec("request.rate_limited", Kind.RATE_LIMITED, "Too many requests.", 60.0)
 UNAVAILABLE = ErrorSpec("service.unavailable", Kind.UNAVAILABLE, "A part this needs is not available now.", 1.0)
+OVERLOADED = ErrorSpec("service.overloaded", Kind.UNAVAILABLE, "Too many requests at once; try again.", 1.0)
 DEADLINE = ErrorSpec("service.deadline", Kind.DEADLINE, "This took too long.", 1.0)
 INTERNAL = ErrorSpec("service.internal", Kind.INTERNAL, "Internal server error")
 IDEMPOTENCY_KEY_REUSED = ErrorSpec(

@@ -84,6 +84,14 @@ class ServiceSettings(BaseSettings):
     rate_limits: Literal["loose", "contract"] = "loose"
     data_dir: Path | None = None
 
+    max_requests: int = Field(default=256, ge=1)
+    """HTTP requests that may run at once in this process; what comes beyond them is answered 503 at once.
+
+    What waits does not count (a body on its way, a long poll), nor do WebSockets, begun streams and probes. Some
+    hundred requests under way make every one of them wait for a second on a slow machine; ten connections to the
+    database serve no more in that time.
+    """
+
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     shutdown_grace_s: float = Field(default=10.0, ge=0, le=300)

@@ -56,7 +56,7 @@ class Settings(ServiceSettings):
     login_window_s: int = Field(default=900, ge=1)
     hashing_threads: int = Field(default=2, ge=1, le=16)
     hashing_queue: int = Field(default=64, ge=1)
-    """Sign-ins that may wait for a hashing thread; more are answered 503."""
+    """Sign-ins under way beside those that hash; more are answered 503."""
 
     waitlist: bool = False
     """Whether new accounts wait for an administrator before they may make organizations."""

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope
 
 from servicekit.errors import BODY_TOO_LARGE, AppError, FieldError, invalid, invalid_fields
+from servicekit.http.admission import Place
 
 DEFAULT_LIMIT = 1024 * 1024
 MAX_DEPTH = 64
@@ -31,10 +32,12 @@ def too_large(limit: int) -> AppError:
 class BodyMeter:
     """Counts a body as it arrives. ``declared``: Content-Length, -1 without one (chunked)."""
 
-    __slots__ = ("_receive", "declared", "limit", "seen")
+    __slots__ = ("_begun", "_place", "_receive", "declared", "limit", "seen")
 
-    def __init__(self, receive: Receive, declared: int, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(self, receive: Receive, declared: int, limit: int = DEFAULT_LIMIT, place: Place | None = None) -> None:
         self._receive = receive
+        self._place = place
+        self._begun = False
         self.declared = declared
         self.limit = limit
         self.seen = 0
@@ -46,11 +49,26 @@ class BodyMeter:
             raise too_large(limit)
 
     async def __call__(self) -> Message:
-        message = await self._receive()
+        message = await (self._receive() if self._place is None else self._next(self._place))
         if message["type"] == "http.request":
             self.seen += len(message.get("body", b""))
             if self.seen > self.limit:
                 raise too_large(self.limit)
+        return message
+
+    async def _next(self, place: Place) -> Message:
+        """The next message; a client that takes its time to send it keeps nobody out meanwhile."""
+        place.leave()
+        try:
+            message = await self._receive()
+        except BaseException:
+            place.come_back()
+            raise
+        if self._begun:
+            place.come_back()
+        else:
+            self._begun = True
+            place.come_in()
         return message
 
 

@@ -9,10 +9,11 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from servicekit.http.admission import PROBES
+
 LINGER_S = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
 """How long, and how much, a client may still send after its answer; more than the gateway lets pass (10 MB)."""
-PROBES = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 
 
 class ConnectionsState(ServerState):

@@ -1,6 +1,7 @@
 """The one ASGI layer around the routes.
 
-Request id and context, client address, body limit, security headers, errors → problems, one log line, metrics, span.
+Request id and context, client address, admission, body limit, security headers, errors → problems, one log line,
+metrics, span.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from servicekit import context, telemetry
-from servicekit.errors import AppError
+from servicekit.errors import OVERLOADED, AppError
+from servicekit.http import admission
 from servicekit.http.address import ClientAddress
 from servicekit.http.body import METER, BodyMeter, too_large
 from servicekit.http.faults import as_app_error
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,64}")
-QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/health"})
 CLIENT_CLOSED = 499
 MAX_LOGGED_PATH = 500
 
@@ -49,13 +50,15 @@ PREFLIGHT_MAX_AGE_S = 600
 class RequestState:
     """What the edge keeps of one running request."""
 
-    __slots__ = ("address", "forwarded_for", "headers", "operation", "request_id", "started", "status")
+    __slots__ = ("address", "forwarded_for", "headers", "operation", "request_id", "shed", "started", "status")
 
     def __init__(self, request_id: str, headers: list[tuple[bytes, bytes]]) -> None:
         self.request_id = request_id
         self.headers = headers
         self.operation: Operation | None = None
         self.status = 0
+        self.shed = False
+        """Whether it is refused because too many run."""
         self.started = time.perf_counter()
         self.forwarded_for: bytes | None = None
         self.address = ""
@@ -68,6 +71,7 @@ class Edge:
         self._inner = inner
         self._security = [*SECURITY_HEADERS, HSTS] if settings.is_production else list(SECURITY_HEADERS)
         self._addresses = ClientAddress(settings.trusted_proxies)
+        self._admission = admission.Admission(settings.max_requests)
         self._cors = CORSMiddleware(
             self._guarded,
             allow_origins=settings.cors_origins,
@@ -86,6 +90,9 @@ class Edge:
         self._in_flight = 0
         telemetry.gauge("http_server_active_requests", "HTTP requests that are running now.").set_function(
             lambda: self._in_flight
+        )
+        self._shed = telemetry.counter(
+            "http_server_requests_shed_total", "HTTP requests refused because too many were running."
         )
         self._sockets = telemetry.gauge("websocket_connections", "WebSocket connections that are open now.")
 
@@ -132,6 +139,12 @@ class Edge:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         state, origin, length, trace = self._open(scope)
+        place: admission.Place | None = None
+        if scope["path"] not in admission.PROBES:
+            place = self._admission.enter()
+            if place is None:
+                state.shed = True
+                self._shed.inc()
         # uvicorn runs each request in a task of its own, in-process clients do not: what is set here must not leak.
         tokens = (
             (context.request_id, context.request_id.set(state.request_id)),
@@ -141,14 +154,17 @@ class Edge:
             (context.principal, context.principal.set(None)),
             (context.origin_subject, context.origin_subject.set("")),
             (context.access_entry, context.access_entry.set(None)),
+            (admission.current, admission.current.set(place)),
         )
         if length:
-            receive = scope[METER] = BodyMeter(receive, length)
+            receive = scope[METER] = BodyMeter(receive, length, place=place)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 state.status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *state.headers]
+                if place is not None:
+                    place.end()
             await send(message)
 
         app: Callable[[Scope, Receive, Send], Awaitable[None]] = self._guarded if origin is None else self._cors
@@ -160,6 +176,8 @@ class Edge:
                 await app(scope, receive, send_with_headers)
         finally:
             self._in_flight -= 1
+            if place is not None:
+                place.end()
             self._finish(scope, state)
             for var, token in reversed(tokens):
                 var.reset(token)
@@ -184,6 +202,8 @@ class Edge:
         """Runs the routes; what they raise is answered as a problem."""
         state: RequestState = scope[STATE]
         try:
+            if state.shed:
+                raise OVERLOADED()
             meter: BodyMeter | None = scope.get(METER)
             if meter is not None and meter.declared > self.largest_limit:
                 raise too_large(self.largest_limit)
@@ -227,7 +247,7 @@ class Edge:
         if observer is None:
             observer = self._observers[key] = self._durations.labels(key[0], name, f"{key[2]}xx")
         observer.observe(elapsed)
-        if scope["path"] in QUIET_PATHS and state.status < 400:
+        if scope["path"] in admission.PROBES and state.status < 400:
             return
         principal = context.principal.get()
         fields: dict[str, Any] = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 
+from servicekit.http.admission import waiting
+
 
 class Wakeups:
     """Waiters by key, in the memory of one process. A lost hint costs one poll interval, nothing else."""
@@ -36,8 +38,10 @@ class Wakeups:
         waiters = self._waiting[key]
         waiters.append(future)
         try:
-            async with asyncio.timeout(timeout_s):
-                await future
+            # Runners that wait for work keep nobody out who has some.
+            with waiting():
+                async with asyncio.timeout(timeout_s):
+                    await future
             return True
         except TimeoutError:
             return False

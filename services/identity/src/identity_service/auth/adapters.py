@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar, cast
 
 import bcrypt
@@ -35,14 +36,15 @@ _KNOWN_S = 30 * 24 * 3600
 class Passwords(Protocol):
     """Hashes and verifies passwords."""
 
-    def require_room(self) -> None:
-        """Raises `identity.busy` (503) when too many wait: cheaper to learn before anything else is asked."""
+    def place(self) -> AbstractContextManager[None]:
+        """Holds a place among those who may wait, for what asks others before it hashes. Raises `identity.busy` (503)
+        where none is left."""
 
-    async def hash(self, password: str) -> str:
-        """The hash to store. Raises `identity.busy` (503) when too many wait."""
+    async def hash(self, password: str, *, placed: bool = False) -> str:
+        """The hash to store. Raises `identity.busy` (503) when too many wait and the caller holds no place."""
 
-    async def verify(self, stored: str | None, password: str) -> bool:
-        """Whether the password fits. `stored` None takes the same time and is False. Raises `identity.busy`."""
+    async def verify(self, stored: str | None, password: str, *, placed: bool = False) -> bool:
+        """Whether the password fits. `stored` None takes the same time and is False. Raises like `hash`."""
 
     def needs_rehash(self, stored: str) -> bool:
         """Whether the hash was made with other parameters than today's."""
@@ -58,15 +60,21 @@ class Argon2Passwords:
         self._pending = 0
         self._dummy = self._hasher.hash("the hash that unknown addresses are checked against")
 
-    def require_room(self) -> None:
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
         if self._pending >= self._limit:
             raise HASHING_BUSY()
+        self._pending += 1
+        try:
+            yield
+        finally:
+            self._pending -= 1
 
-    async def hash(self, password: str) -> str:
-        return await self._run(self._hasher.hash, password)
+    async def hash(self, password: str, *, placed: bool = False) -> str:
+        return await self._run(placed, self._hasher.hash, password)
 
-    async def verify(self, stored: str | None, password: str) -> bool:
-        fits = await self._run(self._verify, stored or self._dummy, password)
+    async def verify(self, stored: str | None, password: str, *, placed: bool = False) -> bool:
+        fits = await self._run(placed, self._verify, stored or self._dummy, password)
         return fits and stored is not None
 
     def needs_rehash(self, stored: str) -> bool:
@@ -84,13 +92,9 @@ class Argon2Passwords:
         except (VerificationError, InvalidHashError, ValueError):
             return False
 
-    async def _run(self, function: Callable[..., T], *arguments: str) -> T:
-        self.require_room()
-        self._pending += 1
-        try:
+    async def _run(self, placed: bool, function: Callable[..., T], *arguments: str) -> T:
+        with contextlib.nullcontext() if placed else self.place():
             return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
-        finally:
-            self._pending -= 1
 
 
 class LoginGuard(Protocol):
@@ -102,9 +106,6 @@ class LoginGuard(Protocol):
 
         Raises `identity.locked_out` (429) when there is none left, or when the account rests; 503 without the counts.
         """
-
-    async def undo(self, email: str, address: str) -> None:
-        """Takes an attempt back that was never judged."""
 
     async def succeeded(self, email: str, address: str) -> None:
         """Forgets the pair's failures and knows the client address from now on."""
@@ -132,13 +133,6 @@ if not known then
   end
 end
 return {0, tries}
-"""
-# Taking an attempt back must not make a key that never expires.
-_UNDO = """
-for _, key in ipairs(KEYS) do
-  if redis.call('EXISTS', key) == 1 then redis.call('DECR', key) end
-end
-return 0
 """
 
 
@@ -171,11 +165,6 @@ class RedisLoginGuard:
         if refused:
             raise LOCKED_OUT(retry_after_s=max(number, 1000) / 1000)
         return number >= self._failures
-
-    async def undo(self, email: str, address: str) -> None:
-        keys = (_key("pair", _digest(f"{email}\n{address}")), _key("account", _digest(email)))
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
-            await cast("Awaitable[int]", self._redis.eval(_UNDO, len(keys), *keys))
 
     async def succeeded(self, email: str, address: str) -> None:
         pair, account = _digest(f"{email}\n{address}"), _digest(email)
