@@ -56,8 +56,8 @@ compose-secrets: install ## For docker compose: a secret per part in .compose-se
 test: install ## All tests: unit, integration, gateway, contract, end to end (phase=unit k=outbox)
 	@$(RUN) -m tools.run_tests $(phase) $(if $(k),-- -k '$(k)')
 
-faults: install ## Faults under load, judged by one checker: only=services,broker seed=7 long=1 report=1
-	@$(RUN) -m tests.faults $(if $(only),--only '$(only)') $(if $(seed),--seed $(seed)) $(if $(long),--long) $(if $(report),--report)
+faults: install ## Faults under load, judged by one checker: only=services,broker seed=7 long=1 whole=1 report=1
+	@$(RUN) -m tests.faults $(if $(only),--only '$(only)') $(if $(seed),--seed $(seed)) $(if $(long),--long) $(if $(whole),--whole) $(if $(report),--report)
 
 e2e: install ## The end-to-end tests alone
 	@$(RUN) -m tools.run_tests e2e

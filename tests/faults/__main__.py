@@ -1,4 +1,4 @@
-"""`python -m tests.faults [--only NAME] [--long] [--seed N] [--report]`: try the scenarios on a stack of its own.
+"""`python -m tests.faults [--only NAME] [--long] [--whole] [--seed N] [--report]`: the scenarios on a stack of its own.
 
 The last line is the sum of the cases: `N passed, N failed` (and skipped, where there are any).
 """
@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="names of scenarios, separated by commas")
     parser.add_argument("--long", action="store_true", help="every fault 20 times")
     parser.add_argument("--seed", type=int, default=None, help="repeat the choices of a run")
+    parser.add_argument("--whole", action="store_true", help="leave nothing out, however long it takes")
     parser.add_argument("--report", action="store_true", help="write docs/reliability.md from the latest run of each")
     given = parser.parse_args(arguments)
     names = [name for name in given.only.split(",") if name]
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         del os.environ[name]
     # A run that is told to end takes its stack down.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    run = play(chosen, seed, long=given.long, limited=not given.long and not given.report)
+    run = play(chosen, seed, long=given.long, limited=not (given.long or given.whole or given.report))
     if given.report:
         report.write(OUT)
     failed = sum(bool(case.problems) for case in run.cases)

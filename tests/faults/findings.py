@@ -63,4 +63,10 @@ FINDINGS: tuple[Finding, ...] = (
         "and told everybody 502.",
         "While no instance is ready the gateway asks those that live: a busy one is late, or says 503 itself.",
     ),
+    Finding(
+        "accounts",
+        "Hundreds of sign-ins at once left identity so busy that even `/livez` was once late by 20 s.",
+        "A process refuses requests beyond a number that runs at once, probes excepted; a sign-in that could not hash "
+        "asks neither Redis nor the database.",
+    ),
 )

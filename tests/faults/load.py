@@ -12,7 +12,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 from tests.faults import tenant as tenants
@@ -35,6 +35,8 @@ PROBES: dict[str, str] = {
 }
 """A read of each service that needs nothing but its own database."""
 PROBE_EVERY_S = 0.06
+# While somebody waits for health: the prober's own pace would be most of what a recovery is seen to take.
+PROBE_FAST_S = 0.025
 PROBE_TIMEOUT_S = 8.0
 PAGE = 500
 T = TypeVar("T")
@@ -50,6 +52,7 @@ class Load:
         self.tenants: list[Tenant] = []
         self._seed = seed
         self._mark = f"{seed:x}"
+        self._waiting_for_health = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="load", daemon=True)
         self._writing: asyncio.Event
@@ -77,6 +80,15 @@ class Load:
 
     def resume(self) -> None:
         self._loop.call_soon_threadsafe(self._writing.set)
+
+    @contextlib.contextmanager
+    def probing_fast(self) -> Iterator[None]:
+        """Probe more often during the block."""
+        self._waiting_for_health += 1
+        try:
+            yield
+        finally:
+            self._waiting_for_health -= 1
 
     def forget_frames(self) -> None:
         """Begin reading the WebSocket anew; to be called while nobody can be connected."""
@@ -279,7 +291,7 @@ class Load:
         asked: set[asyncio.Task[Any]] = set()
         while True:
             for service, path in PROBES.items():
-                await asyncio.sleep(PROBE_EVERY_S)
+                await asyncio.sleep(PROBE_FAST_S if self._waiting_for_health else PROBE_EVERY_S)
                 request = self.caller.request(
                     f"probe.{service}", "GET", path.format(**given), tenant.token, timeout_s=PROBE_TIMEOUT_S
                 )

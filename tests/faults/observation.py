@@ -59,6 +59,16 @@ READS: dict[str, tuple[str, str]] = {
     "monitored_tickets": ("monitoring", "SELECT ticket_id, title FROM replica_tickets"),
     "vcs_tickets": ("vcs", "SELECT ticket_id, title FROM replica_tickets"),
 }
+MOVING: dict[str, tuple[str, str]] = {
+    # What goes on → (database, statement): cheap enough to be asked again and again.
+    "tasks at work": ("workflow", "SELECT count(*) FROM tasks WHERE status IN ('assigned', 'running')"),
+    "executions": (
+        "workflow",
+        "SELECT count(*) FROM executions WHERE state NOT IN ('completed', 'failed', 'cancelled')",
+    ),
+    "open reservations": ("billing", "SELECT count(*) FROM reservations WHERE state IN ('held', 'confirmed')"),
+}
+UNPUBLISHED = "SELECT count(*) FROM outbox WHERE published_at IS NULL"
 OUTBOX = (
     "SELECT seq, event_id, subject, aggregate_type, aggregate_id, version, organization_id, payload,"
     " published_at IS NOT NULL AS published FROM outbox ORDER BY seq"
@@ -86,6 +96,23 @@ class Observation:
 
     def table(self, name: str) -> list[Row]:
         return self.rows.get(name, [])
+
+
+async def count_moving(stack: Stack) -> list[str]:
+    """What goes on, as counts; empty when the stack seems to rest. Raises where a part does not answer."""
+    found: dict[str, int] = {}
+    for service in SERVICES:
+        connection = await asyncpg.connect(stack.postgres.superuser_url(service))
+        try:
+            for what, (database, statement) in MOVING.items():
+                if database == service:
+                    found[what] = await connection.fetchval(statement)
+            found[f"unpublished events of {service}"] = await connection.fetchval(UNPUBLISHED)
+        finally:
+            await connection.close()
+    durables, _ = await observe.stream_figures(stack)
+    found["durables that lag"] = sum(bool(row["pending"] or row["unacknowledged"]) for row in durables)
+    return [f"{number} {what}" for what, number in found.items() if number]
 
 
 async def observe_stack(stack: Stack) -> Observation:

@@ -17,7 +17,7 @@ from tests.faults import judge
 from tests.faults.checker import ENDED_EXECUTIONS, OPEN_RESERVATIONS, check, not_logged
 from tests.faults.history import Request
 from tests.faults.load import Load
-from tests.faults.observation import Observation, observe_stack
+from tests.faults.observation import Observation, count_moving, observe_stack
 from tests.faults.stack import FaultStack, eventually
 
 # The design target of a recovery is 5 s; a case fails at four times that. On a machine where the stack itself needed
@@ -100,15 +100,18 @@ class Run:
     def healthy(self, services: tuple[str, ...] = SERVICES, within_s: float | None = None) -> float:
         """Wait until every service answers three probes in a row; seconds that the slowest took from now."""
         began = self.load.history.now()
+        # What begins from now on is appended from here on.
+        first = len(self.load.history.requests)
 
         def back() -> float | None:
-            found = [judge.back_at(self.load.history.requests, f"probe.{name}", began) for name in services]
+            requests = self.load.history.requests[first:]
+            found = [judge.back_at(requests, f"probe.{name}", began) for name in services]
             known = [moment for moment in found if moment is not None]
             return max(known) - began + 1e-6 if len(known) == len(services) else None
 
         ceiling = within_s or max(RECOVERY_S, STARTS * self.stack.started_in_s)
-        # Three probes of each service take 1 s at the prober's own pace.
-        return float(eventually(back, f"{', '.join(services)} answer again", ceiling + 5.0))
+        with self.load.probing_fast():
+            return float(eventually(back, f"{', '.join(services)} answer again", ceiling + 5.0))
 
     def steady(self, seconds: float = 1.0) -> None:
         """Let the load run for a while."""
@@ -121,19 +124,21 @@ class Run:
         """
         self.load.pause()
         deadline = time.monotonic() + within_s
-        # The replicas follow events that are applied after the last acknowledgement was counted: two quiet looks.
+        # The replicas follow events that are applied after the last acknowledgement was counted: two quiet looks. All
+        # rows of all tables are read only then, for that takes seconds of the processor's time.
         calm, moving = 0, ["nothing was read"]
         while True:
             try:
-                seen = asyncio.run(observe_stack(self.stack.stack))
-                moving = _moving(seen)
+                moving = asyncio.run(count_moving(self.stack.stack))
+                calm = 0 if moving else calm + 1
+                if calm >= 2:
+                    seen = asyncio.run(observe_stack(self.stack.stack))
+                    if not (moving := _moving(seen)):
+                        return seen
             except Exception as error:
-                moving = [f"{type(error).__name__}: {error}"]
-            calm = 0 if moving else calm + 1
-            if calm == 2:
-                return seen
+                calm, moving = 0, [f"{type(error).__name__}: {error}"]
             assert time.monotonic() < deadline, f"not at rest within {within_s:g} s: {', '.join(moving)}"
-            time.sleep(0.5)
+            time.sleep(0.3)
 
     def verify(self) -> None:
         """The checker's case of this scenario: come to rest, read, check, and let the load go on."""

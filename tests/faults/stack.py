@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,12 @@ class FaultStack:
         self.client.up()
         self.started_in_s = time.monotonic() - began
 
+    def restart(self, *parts: str) -> None:
+        """Restart parts side by side, the instances of each one after the other; all are ready afterwards."""
+        with ThreadPoolExecutor(len(parts)) as pool:
+            for answer in [pool.submit(self.client.restart, part) for part in parts]:
+                answer.result()
+
     def end(self) -> None:
         self.client.down()
 
@@ -112,6 +119,10 @@ class FaultStack:
 
     def pids(self, part: str) -> list[int]:
         return [unit["pid"] for unit in self.units(part) if unit.get("pid")]
+
+    def ports(self, service: str) -> list[int]:
+        """HTTP ports of the service's instances."""
+        return [unit["ports"][0] for unit in self.units(service)]
 
     def overlay(self, service: str, changes: dict[str, str | None]) -> None:
         """Variables that the service's processes get from their next start on; an empty mapping ends the overlay."""

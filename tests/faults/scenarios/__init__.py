@@ -45,7 +45,7 @@ SCENARIOS = (
     ),
     Scenario(
         "broker",
-        "`kill -9` of NATS with at least 1,000 events on their way; NATS down for 20 s (long: 60 s); the JetStream "
+        "`kill -9` of NATS with at least 1,000 events on their way; NATS down for 12 s (long: 60 s); the JetStream "
         "directory deleted while NATS is down",
         "no request fails; the outboxes drain afterwards; every event is applied exactly once",
         ("3 kills, 1 outage, 1 deletion", "20 kills, 1 outage, 20 deletions"),
@@ -62,7 +62,8 @@ SCENARIOS = (
     ),
     Scenario(
         "runner",
-        "`kill -9`, SIGTERM, and SIGSTOP for longer than its lease, of a runner at work, while another one works on",
+        "`kill -9` of a runner at work and SIGSTOP of another for longer than its lease, then SIGTERM of one, while a "
+        "third works on",
         "its tasks are done again elsewhere, each completed once, by its newest attempt",
         ("once each", "20 times"),
         runners.runner,
@@ -77,7 +78,7 @@ SCENARIOS = (
     Scenario(
         "instances",
         "two instances of every service: claims, relays, a revoked session, a removed member, WebSockets, rolling "
-        "restarts (SIGTERM), `kill -9` of one of two",
+        "restarts (SIGTERM) of two services at a time, `kill -9` of one of two of three services at once",
         "exactly one relay a service; a revocation and a removal reach every process; a rolling restart fails no "
         "request at all; a kill is answered as promised",
         ("once a service", "20 times"),
@@ -87,8 +88,9 @@ SCENARIOS = (
         "accounts",
         "`kill -9` of identity between the intent of a mail and its sending, and while mails are sent; the signing key "
         "turned over three times; 200 wrong passwords a second for 10 s",
-        "one mail for every acknowledged registration, never two; no answer 401 to a valid token; memory bounded, no "
-        "other service notices, the owner signs in right after it",
+        "one mail for every acknowledged registration, never two; no answer 401 to a valid token; each attempt is "
+        "judged or refused with 503 and Retry-After, `/livez` answers meanwhile, memory bounded, no other service "
+        "notices, the owner signs in right after it",
         ("once each", "20 times; keys and flood once"),
         accounts.accounts,
     ),

@@ -11,7 +11,8 @@ from tests.faults.scenarios.processes import wait_ready
 from tests.faults.stack import eventually
 
 IN_FLIGHT = 1_000
-DOWN_S, DOWN_LONG_S = 20.0, 60.0
+# Longer than a relay waits for an acknowledgement and for its connection.
+DOWN_S, DOWN_LONG_S = 12.0, 60.0
 
 
 def broker(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import secrets
 import time
@@ -25,6 +26,11 @@ from tests.faults.tenant import PASSWORD, Tenant
 
 # A revocation reaches each process within a second; polled up to this.
 SPREAD_S = 10.0
+# Most of a rolling restart is waiting: until callers have noticed, and until they are through. So two go at a time, and
+# a request may pass two services that are both just changing hands.
+RESTARTED = tuple(zip(SERVICES[:3], SERVICES[3:], strict=True))
+# As when one of two machines with half of everything dies.
+KILLED = (SERVICES[:3], SERVICES[3:])
 LEADERS = """
 SELECT count(*)::int AS number FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND a.datname = $1 AND a.application_name LIKE $1 || ':relay:%'
@@ -46,20 +52,23 @@ def instances(run: Run) -> None:
         asyncio.run(_sockets(run))
     for number in range(run.times):
         again = f", time {number + 1}" if number else ""
-        for service in SERVICES:
-            with run.case(f"rolling restart of {service}{again}") as case:
+        for pair in RESTARTED:
+            with run.case(f"rolling restart of {' and '.join(pair)}{again}") as case:
                 began = run.load.history.now()
-                run.stack.client.restart(service)
+                run.stack.restart(*pair)
                 run.healthy()
                 case.problems += _felt(run, began)
-        for service in SERVICES:
-            with run.case(f"kill -9 of one of two instances of {service}{again}") as case:
+        for group in KILLED:
+            with run.case(f"kill -9 of one of two instances of {', '.join(group)}{again}") as case:
                 began = run.load.history.now()
-                run.stack.client.kill(service, "KILL", run.rng.choice((1, 2)))
+                for service in group:
+                    run.stack.client.kill(service, "KILL", run.rng.choice((1, 2)))
                 run.healthy()
-                eventually(lambda name=service: run.stack.ready(name), f"{service} is whole again", 60)
+                for service in group:
+                    eventually(lambda name=service: run.stack.ready(name), f"{service} is whole again", 60)
                 case.problems += judge.improper(run.since(began))
-                eventually(lambda name=service: _relays(run, name) == 1, f"{service} has one relay again", 30)
+                for service in group:
+                    eventually(lambda name=service: _relays(run, name) == 1, f"{service} has one relay again", 30)
 
 
 def _felt(run: Run, began: float) -> list[str]:
@@ -71,11 +80,6 @@ def _felt(run: Run, began: float) -> list[str]:
 
 def _relays(run: Run, service: str) -> int:
     return int(run.stack.sql(service, LEADERS, service)[0]["number"])
-
-
-def _ports(run: Run, service: str) -> list[int]:
-    """HTTP ports of the service's instances."""
-    return [unit["ports"][0] for unit in run.stack.units(service)]
 
 
 def _person(run: Run, mark: str) -> tuple[httpx2.Client, dict[str, Any], dict[str, Any]]:
@@ -97,12 +101,17 @@ def _ok(answer: httpx2.Response) -> Any:
 def _status(port: int, path: str, token: str) -> int:
     """Status of a read at one process, past the gateway."""
     url = f"http://127.0.0.1:{port}/api/v1{path}"
-    answer = httpx2.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=30, trust_env=False)
-    return answer.status_code
+    return _direct().get(url, headers={"Authorization": f"Bearer {token}"}).status_code
+
+
+@functools.cache
+def _direct() -> httpx2.Client:
+    """A client of single processes. It keeps no connection, for they come and go; making it costs more than a read."""
+    return httpx2.Client(timeout=30, trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0))
 
 
 def _everywhere(run: Run, path: str, token: str, services: tuple[str, ...]) -> dict[int, int]:
-    return {port: _status(port, path, token) for name in services for port in _ports(run, name)}
+    return {port: _status(port, path, token) for name in services for port in run.stack.ports(name)}
 
 
 def revoked_everywhere(run: Run, processes: int) -> None:
@@ -117,13 +126,13 @@ def revoked_everywhere(run: Run, processes: int) -> None:
         "billing": f"/billing/account/{secrets.token_hex(8)}",
         "vcs": f"/commits/ticket/{secrets.token_hex(8)}",
     }
-    found = {port: _status(port, paths[name], token) for name in SERVICES for port in _ports(run, name)}
+    found = {port: _status(port, paths[name], token) for name in SERVICES for port in run.stack.ports(name)}
     assert len(found) == processes, f"{len(found)} processes"
     assert 401 not in found.values(), f"refused before the session ended: {found}"
     _ok(http.post("/auth/logout", json={}, headers={"Authorization": f"Bearer {token}"}))
 
     def refused() -> bool:
-        answers = [_status(port, paths[name], token) for name in SERVICES for port in _ports(run, name)]
+        answers = [_status(port, paths[name], token) for name in SERVICES for port in run.stack.ports(name)]
         return set(answers) == {401}
 
     eventually(refused, f"all of them refuse {user['id']}'s ended session", SPREAD_S)
@@ -155,7 +164,7 @@ def _removal(run: Run) -> None:
             opened.enter_context(
                 connect_now(f"ws://127.0.0.1:{port}/api/v1/ws/events?token={token}", proxy=None, open_timeout=20)
             )
-            for port in _ports(run, "monitoring")
+            for port in run.stack.ports("monitoring")
         ]
         _ok(http.delete(f"{organization}/members/{member['id']}", headers=signed))
         codes = [_closed(socket) for socket in sockets]
@@ -187,7 +196,7 @@ def _closed(socket: ClientConnection) -> int:
 async def _sockets(run: Run) -> None:
     tenant = run.load.tenants[2]
     query = urlencode({"token": tenant.token, "event_types": "TICKET_CREATED"})
-    heard: dict[int, set[str]] = {port: set() for port in _ports(run, "monitoring")}
+    heard: dict[int, set[str]] = {port: set() for port in run.stack.ports("monitoring")}
     assert len(heard) == 2, f"{len(heard)} instances of monitoring"
 
     async def listen(port: int) -> None:

@@ -12,6 +12,7 @@ from tests.faults import judge
 from tests.faults.proxy import Mode, Proxy
 from tests.faults.run import Case, Run
 from tests.faults.scenarios.processes import PROBES
+from tests.faults.stack import eventually
 from tests.faults.tenant import PASSWORD, sign_in
 
 HELD_S = 4.0
@@ -89,7 +90,8 @@ class Links:
         # Redis is asked at sign-ins only.
         self.run.load.call(sign_in(self.run.load.caller, self.run.load.tenants[0]))
         for name, proxy in self.proxies.items():
-            assert proxy.connections, f"nothing goes through the proxy to {name}"
+            # Requests open the connections to peers.
+            eventually(lambda opened=proxy: opened.connections, f"something goes through the proxy to {name}", 20)
 
     def clear(self) -> None:
         """Everything as before."""
@@ -110,11 +112,8 @@ class Links:
             self.proxies[name].set("pass")
 
     def _restart(self) -> None:
-        for service in sorted(set(USERS.values())):
-            self.run.stack.client.restart(service)
+        self.run.stack.restart(*sorted(set(USERS.values())))
         self.run.healthy(within_s=60)
-        # Requests open the connections to peers.
-        self.run.steady(4.0)
 
     def _targets(self, *names: str) -> str:
         through = {name: f"127.0.0.1:{self.proxies[name].port}" for name in names}

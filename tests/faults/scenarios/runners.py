@@ -11,54 +11,63 @@ from tests.faults.scenarios.processes import wait_ready
 from tests.faults.stack import eventually
 from tests.faults.tenant import PASSWORD, Tenant
 
+RUNNERS = 3
+SLOTS = 2
 WORK_S = 6
 # Longer than the lease of 10 s, so that a frozen runner loses its tasks.
 TAKEN_OVER_S = 120.0
 
 
 def runner(run: Run) -> None:
-    """A tenant whose tasks only the stack's two runners work on."""
+    """A tenant whose tasks only the stack's three runners work on."""
     tenant = run.load.call(run.load.tenant_without_runner("dogwood"))
     given = {
         "OMOIOS_RUNNER_NAME": "faults",
         "OMOIOS_RUNNER_EMAIL": tenant.email,
         "OMOIOS_RUNNER_PASSWORD": PASSWORD,
         "OMOIOS_RUNNER_ORGANIZATION": tenant.organization_id,
-        "OMOIOS_RUNNER_SLOTS": "2",
+        "OMOIOS_RUNNER_SLOTS": str(SLOTS),
         "OMOIOS_RUNNER_PATH": "/usr/local/bin:/usr/bin:/bin",
     }
     os.environ.update(given)
     try:
-        run.stack.client.up(instances={"runner": 2})
+        run.stack.client.up(instances={"runner": RUNNERS})
     finally:
         for name in given:
             del os.environ[name]
     try:
         for number in range(run.times):
             again = f", time {number + 1}" if number else ""
-            for signal, name in (("KILL", "kill -9"), ("TERM", "SIGTERM"), ("STOP", "SIGSTOP beyond the lease")):
-                with run.case(f"{name} of a runner{again}") as case:
-                    _strike(run, case, tenant, signal)
+            # Both are noticed by the lease that runs out, so they are waited for together.
+            with run.case(f"kill -9 of a runner and SIGSTOP of another beyond the lease{again}") as case:
+                _strike(run, case, tenant, {1: "KILL", 2: "STOP"})
+            with run.case(f"SIGTERM of a runner{again}") as case:
+                _strike(run, case, tenant, {1: "TERM"})
     finally:
         run.stack.client.up(instances={"runner": 0})
 
 
-def _strike(run: Run, case: Case, tenant: Tenant, signal: str) -> None:
-    execution = run.load.call(run.load.execute_commands(tenant, [f"sleep {WORK_S}"] * 4))
-    eventually(lambda: _workers(run, execution) == 2, "both runners work", TAKEN_OVER_S)
-    held = _tasks(run, execution, "running")
-    run.stack.client.kill("runner", signal, 1)
+def _strike(run: Run, case: Case, tenant: Tenant, signals: dict[int, str]) -> None:
+    """Signal runners by their numbers while every runner works."""
+    tasks = RUNNERS * SLOTS
+    execution = run.load.call(run.load.execute_commands(tenant, [f"sleep {WORK_S}"] * tasks))
+    eventually(lambda: _workers(run, execution) == RUNNERS, "every runner works", TAKEN_OVER_S)
+    held = {row["id"]: row["assigned_agent_id"] for row in _tasks(run, execution, "running")}
+    for number, signal in signals.items():
+        run.stack.client.kill("runner", signal, number)
     try:
         began = time.monotonic()
-        eventually(lambda: len(_tasks(run, execution, "completed")) == 4, "the tasks are done", TAKEN_OVER_S)
+        eventually(lambda: len(_tasks(run, execution, "completed")) == tasks, "the tasks are done", TAKEN_OVER_S)
         case.notes.append(f"all done {time.monotonic() - began:.0f} s later")
     finally:
-        if signal == "STOP":
-            run.stack.client.kill("runner", "CONT", 1)
-    again = [row for row in _tasks(run, execution, "completed") if row["attempt"] > 1]
-    assert again, f"nothing was done again although a runner that held some of {len(held)} tasks was struck"
+        for number, signal in signals.items():
+            if signal == "STOP":
+                run.stack.client.kill("runner", "CONT", number)
+    again = {row["id"] for row in _tasks(run, execution, "completed") if row["attempt"] > 1}
+    lost = {agent for task, agent in held.items() if task in again}
+    assert len(lost) >= len(signals), f"tasks of {len(lost)} runners were done again, {len(signals)} were struck"
     # A runner that wakes up finds its attempts over; its late writes are refused, which the checker verifies.
-    run.steady(3.0 if signal == "STOP" else 0.0)
+    run.steady(3.0 if "STOP" in signals.values() else 0.0)
     wait_ready(run, "runner")
 
 
