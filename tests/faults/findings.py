@@ -58,6 +58,12 @@ FINDINGS: tuple[Finding, ...] = (
         "instance is ready, the gateway asks those that live.",
     ),
     Finding(
+        "instances",
+        "A service that started while the first of two instances of identity was away answered 503 for lack of keys: "
+        "the embedded stack told it that one's address alone.",
+        "It is told the addresses of all instances, and asks them in turn.",
+    ),
+    Finding(
         "accounts",
         "Under a flood of sign-ins identity answered its readiness probe late; the gateway left its only instance out "
         "and told everybody 502.",

@@ -153,7 +153,10 @@ class Environments:
     def _addresses(self) -> dict[str, str]:
         return {
             "OMOIOS_PUBLIC_URL": self.public_url,
-            "OMOIOS_JWKS_URL": f"http://{LOOPBACK}:{self.plan.http('identity')}/.well-known/jwks.json",
+            "OMOIOS_JWKS_URL": " ".join(
+                f"http://{LOOPBACK}:{self.plan.http('identity', number)}/.well-known/jwks.json"
+                for number in self.numbers("identity") or [1]
+            ),
         }
 
     def _base(self) -> dict[str, str]:

@@ -134,6 +134,14 @@ def test_one_of_several_instances_leaves_slowly_and_an_only_one_at_once(environm
     assert {environments.service(name)[delay] for name in ("workflow", "billing")} == {"7"}
 
 
+def test_keys_are_asked_of_every_instance_of_identity(environments):
+    assert len(environments.service("vcs")["OMOIOS_JWKS_URL"].split()) == 1
+    environments.numbers = lambda name: [1, 2] if name == "identity" else [1]
+    urls = environments.service("vcs")["OMOIOS_JWKS_URL"].split()
+    ports = [environments.plan.http("identity", number) for number in (1, 2)]
+    assert urls == [f"http://127.0.0.1:{port}/.well-known/jwks.json" for port in ports]
+
+
 def test_a_runner_gets_its_own_settings_and_no_secret_of_the_stack(environments):
     given = {"OMOIOS_RUNNER_TOKEN": "t", "OMOIOS_RUNNER_NAME": "demo", "OMOIOS_DATABASE_URL": "x"}
     environment = environments.runner(2, given)

@@ -70,6 +70,7 @@ class ServiceSettings(BaseSettings):
     rpc_targets: dict[str, str] = Field(default_factory=dict)
 
     jwks_url: str = "http://127.0.0.1:18101/.well-known/jwks.json"
+    """Where identity publishes its keys: one address, or one of each instance, separated by spaces."""
     jwt_issuer: str = "omoios-identity"
     jwt_audience: str = "omoios-api"
     service_secret: SecretStr | None = None
@@ -136,6 +137,13 @@ class ServiceSettings(BaseSettings):
         if "*" in value:
             raise ValueError("credentials are allowed, so every origin must be named; '*' is refused")
         return [origin.rstrip("/") for origin in value]
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _some_address(cls, value: str) -> str:
+        if not value.split():
+            raise ValueError("must name an address at least")
+        return value
 
     @field_validator("database_url")
     @classmethod

@@ -6,18 +6,23 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import httpx2
+import orjson
 import pytest
 
+from omoios_local.embedded.process import free_port
 from servicekit.auth.keys import (
     KEEP_LAST_GOOD_S,
     REFETCH_BURST,
     REFETCH_INTERVAL_S,
     REFRESH_AFTER_S,
     JwksCache,
+    http_fetch,
     parse_jwks,
 )
 from servicekit.auth.testing import Signing
 from servicekit.errors import AppError, Kind
+from servicekit.http.server import HttpServer
 
 
 class Identity:
@@ -173,3 +178,28 @@ def test_only_signature_keys_on_p256_are_taken() -> None:
         parse_jwks({"keys": bad})
     with pytest.raises(ValueError, match="no usable"):
         parse_jwks({"keys": "x"})
+
+
+async def test_instances_are_asked_in_turn_until_one_answers(signing: Signing) -> None:
+    published = orjson.dumps(signing.jwks)
+
+    def instance(status: int, body: bytes) -> HttpServer:
+        async def app(_scope: Any, _receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": status, "headers": []})
+            await send({"type": "http.response.body", "body": body})
+
+        return HttpServer(app, "127.0.0.1", 0)
+
+    busy, well = instance(503, b"{}"), instance(200, published)
+    await busy.start()
+    await well.start()
+    try:
+        # The first listens no more, the second is too busy.
+        ports = [free_port(), busy.port, well.port]
+        urls = [f"http://127.0.0.1:{port}/.well-known/jwks.json" for port in ports]
+        assert await http_fetch(" ".join(urls))() == signing.jwks
+        with pytest.raises(httpx2.HTTPStatusError, match="503"):
+            await http_fetch(" ".join(urls[:2]))()
+    finally:
+        await busy.close()
+        await well.close()

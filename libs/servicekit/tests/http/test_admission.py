@@ -170,6 +170,8 @@ async def test_a_body_that_comes_late_finds_the_places_taken(
     serve: Any, door: Door, settings: Any, assert_problem: Any
 ) -> None:
     body = Body(1)
+    shed = telemetry.counter("http_server_requests_shed_total", "")
+    before = shed._value.get()
     async with serve(door.router(), operations=door.operations(), settings=settings) as http:
         one = asyncio.create_task(http.post("/api/v1/door/body", content=body.late(), headers=HEADERS))
         await body.awaited.wait()
@@ -178,6 +180,7 @@ async def test_a_body_that_comes_late_finds_the_places_taken(
         body.let_go.set()
         assert_problem(await one, 503, "service.overloaded")
         assert door.read == 0
+        assert shed._value.get() == before + 1
         door.open.set()
         await asyncio.gather(*running)
         assert (await http.get("/api/v1/door/quick")).status_code == 200

@@ -146,15 +146,27 @@ def parse_jwks(document: Mapping[str, Any]) -> dict[str, ECKey]:
     return keys
 
 
-def http_fetch(url: str) -> FetchJwks:
-    """Fetches the document from `url` with a connection of its own each time: it happens every few minutes at most."""
+def http_fetch(urls: str) -> FetchJwks:
+    """Fetches the document with a connection of its own each time: it happens every few minutes at most.
+
+    `urls`: the instances of identity, separated by spaces, asked in this order until one answers. They share the time
+    of a fetch, so that one that hangs does not use it up.
+    """
+    instances = urls.split()
 
     async def fetch() -> Mapping[str, Any]:
         import httpx2
 
-        async with httpx2.AsyncClient(timeout=FETCH_TIMEOUT_S, trust_env=False, follow_redirects=False) as client:
-            response = await client.get(url, headers={"Accept": "application/json"})
-            response.raise_for_status()
+        timeout_s = FETCH_TIMEOUT_S / len(instances)
+        async with httpx2.AsyncClient(timeout=timeout_s, trust_env=False, follow_redirects=False) as client:
+            for number, url in enumerate(instances, 1):
+                try:
+                    response = await client.get(url, headers={"Accept": "application/json"})
+                    response.raise_for_status()
+                    break
+                except httpx2.HTTPError:
+                    if number == len(instances):
+                        raise
             document = response.json()
         if not isinstance(document, dict):
             raise ValueError("the JWKS document is not an object")

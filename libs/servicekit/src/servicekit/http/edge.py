@@ -142,9 +142,7 @@ class Edge:
         place: admission.Place | None = None
         if scope["path"] not in admission.PROBES:
             place = self._admission.enter()
-            if place is None:
-                state.shed = True
-                self._shed.inc()
+            state.shed = place is None
         # uvicorn runs each request in a task of its own, in-process clients do not: what is set here must not leak.
         tokens = (
             (context.request_id, context.request_id.set(state.request_id)),
@@ -216,6 +214,8 @@ class Edge:
                 return
             app_error, status, expected = as_app_error(error)
             self._log_error(scope, error, app_error, expected)
+            if app_error.code == OVERLOADED.code:
+                self._shed.inc()
             if state.status:
                 # The head is out; only a broken connection can still tell the client.
                 raise
