@@ -87,7 +87,7 @@ SCENARIOS = (
     Scenario(
         "accounts",
         "`kill -9` of identity between the intent of a mail and its sending, and while mails are sent; the signing key "
-        "turned over three times; 200 wrong passwords a second for 10 s",
+        "turned over three times; 400 clients with up to 200 wrong passwords a second for 10 s",
         "one mail for every acknowledged registration, never two; no answer 401 to a valid token; each attempt is "
         "judged or refused with 503 and Retry-After, `/livez` answers meanwhile, memory bounded, no other service "
         "notices, the owner signs in right after it",
