@@ -182,7 +182,7 @@ class Flood:
             if again and time.monotonic() >= end:
                 return
             await self._attempt(http, f"flood-{number}-{again}@example.com")
-            due += FLOOD_CLIENTS / FLOOD_PER_S
+            due = max(due + FLOOD_CLIENTS / FLOOD_PER_S, time.monotonic())
 
     async def _attempt(self, http: httpx2.AsyncClient, email: str) -> None:
         body = {"email": email, "password": "wrong"}
