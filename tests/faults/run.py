@@ -56,6 +56,9 @@ class Run:
     told: set[str] = field(default_factory=set)
     """Violations that an earlier check has reported: what is lost stays lost, and counts once."""
 
+    moved: list[str] = field(default_factory=list)
+    """What still went on when the stack was last seen not to rest."""
+
     forgotten: set[Any] = field(default_factory=set)
     """Events that a restored service does not know that it said."""
 
@@ -126,6 +129,7 @@ class Run:
         deadline = time.monotonic() + within_s
         # The replicas follow events that are applied after the last acknowledgement was counted: two quiet looks. All
         # rows of all tables are read only then, for that takes seconds of the processor's time.
+        self.moved = []
         calm, moving = 0, ["nothing was read"]
         while True:
             try:
@@ -135,6 +139,7 @@ class Run:
                     seen = asyncio.run(observe_stack(self.stack.stack))
                     if not (moving := _moving(seen)):
                         return seen
+                self.moved = moving or self.moved
             except Exception as error:
                 calm, moving = 0, [f"{type(error).__name__}: {error}"]
             assert time.monotonic() < deadline, f"not at rest within {within_s:g} s: {', '.join(moving)}"
@@ -164,6 +169,7 @@ class Run:
             counts = self.load.history.counts()
             case.notes.append(
                 f"{counts['ok']} ok, {counts['fail']} fail, {counts['info']} unknown; at rest in {rested:.0f} s"
+                f"{' after ' if self.moved else ''}{', '.join(self.moved)}"
             )
             self.load.history.write(self.out / f"{self.scenario}.jsonl")
         self.load.resume()
