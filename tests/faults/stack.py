@@ -30,8 +30,8 @@ SETTINGS = {
     "OMOIOS_TASK_LEASE_S": "10",
     "OMOIOS_SANDBOX_HEARTBEAT_INTERVAL_S": "1",
     "OMOIOS_ACCESS_TOKEN_TTL_S": "3600",
-    # Each end of a sandbox is told once more when its token is revoked, after a minute as a rule: the stack would not come
-    # to rest for so long. Clients that repeat a completion do so within this time.
+    # The end of a sandbox is told once more when its token is revoked, as a rule after a minute: the stack would not
+    # come to rest for so long. Clients that repeat a completion do so within this time.
     "OMOIOS_REVOKE_AFTER_COMPLETION_S": "5",
     # The load confirms no addresses: what mails must hold has scenarios of its own.
     "OMOIOS_REQUIRE_VERIFIED_EMAIL": "false",

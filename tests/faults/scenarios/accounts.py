@@ -31,8 +31,8 @@ BETWEEN_ROTATIONS_S = 4.0
 FLOOD_PER_S = 200
 FLOOD_S = 10.0
 FLOOD_CLIENTS = 400
-# Half of what the gateway waits for a sign of life, after which it leaves an instance out.
-LIFE_S = 15.0
+# So long the gateway waits for a sign of life before it leaves an instance out and answers 502.
+LIFE_S = 30.0
 # Two hashes of 19 MiB at once, and the requests that wait.
 FLOOD_GROWTH_BYTES = 160 * 1024 * 1024
 

@@ -48,6 +48,9 @@ class Settings(ServiceSettings):
     http_port: int = Field(default=18101, ge=0, le=65535)
     rpc_port: int = Field(default=18201, ge=0, le=65535)
 
+    max_requests: int = Field(default=100, ge=1)
+    """Fewer than elsewhere: a flood of sign-ins is the load that this service is most likely to be put under."""
+
     service_secrets: dict[str, str] = Field(default_factory=dict, repr=False)
     """Service name → SHA-256 (hex) of the secret with which it asks for its token."""
     access_token_ttl_s: int = Field(default=900, ge=60, le=3600)
