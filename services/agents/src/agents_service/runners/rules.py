@@ -44,9 +44,7 @@ GIT_NEUTRAL: tuple[tuple[str, str], ...] = (
     ("advice.detachedHead", "false"),
 )
 
-
 OWN_CONFIG = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
-
 HEAD_LINE_BYTES = 80
 
 # `sh -c COMMIT_SCRIPT commit START MESSAGE`, with OWN and WORK in the environment: prints the new head, then, where it
