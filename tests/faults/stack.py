@@ -30,6 +30,9 @@ SETTINGS = {
     "OMOIOS_TASK_LEASE_S": "10",
     "OMOIOS_SANDBOX_HEARTBEAT_INTERVAL_S": "1",
     "OMOIOS_ACCESS_TOKEN_TTL_S": "3600",
+    # What was reserved for an execution that died with its service is given back after this time, by default 120 s, and
+    # before that the stack does not rest. Whoever asks again later has it renewed.
+    "OMOIOS_RESERVATION_TTL_S": "20",
     # The end of a sandbox is told once more when its token is revoked, as a rule after a minute: the stack would not
     # come to rest for so long. Clients that repeat a completion do so within this time.
     "OMOIOS_REVOKE_AFTER_COMPLETION_S": "5",

@@ -19,6 +19,9 @@ class Settings(ServiceSettings):
     """Limits of the free plan: the tier table's (`contract`), or a thousand times as much for trying things out.
     None means: contract in production, loose elsewhere."""
 
+    reservation_ttl_s: int = Field(default=120, ge=1, le=3600)
+    """Seconds after which a reservation ends whose execution was never heard of; the caller may ask for others."""
+
     reconcile_after_s: float = Field(default=3600.0, gt=0)
     """A confirmed reservation without news for so many seconds is asked after, and again each time as long."""
 

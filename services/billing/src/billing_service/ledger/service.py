@@ -21,7 +21,6 @@ from servicekit.db import Database, Tx
 from servicekit.errors import AppError, invalid
 from servicekit.ids import new_id
 
-DEFAULT_TTL_S = 120
 MAX_TTL_S = 3600
 SWEEP_BATCH = 200
 
@@ -205,7 +204,7 @@ class LedgerService:
                 elif reservation is None:
                     reservation = await store.add_reservation(
                         tx,
-                        _ttl(ttl_s),
+                        self._ttl(ttl_s),
                         execution_id=execution_id,
                         organization_id=organization_id,
                         spec_id=spec_id,
@@ -332,7 +331,7 @@ class LedgerService:
         account = await self.account(tx, execution.organization_id)
         reservation = await store.add_reservation(
             tx,
-            DEFAULT_TTL_S,
+            self._settings.reservation_ttl_s,
             execution_id=execution.id,
             organization_id=execution.organization_id,
             spec_id=execution.spec_id,
@@ -356,7 +355,7 @@ class LedgerService:
     ) -> Reservation:
         overdrawn = rules.refusal(await self._standing(tx, account), reservation.reserved_micro_usd) is not None
         await self._take(tx, account, reservation)
-        return await store.renew_reservation(tx, reservation, _ttl(ttl_s), state=state, overdrawn=overdrawn)
+        return await store.renew_reservation(tx, reservation, self._ttl(ttl_s), state=state, overdrawn=overdrawn)
 
     async def _give_back(self, tx: Tx, account: Account, reservation: Reservation, *, used: bool) -> None:
         count = 1 if used else 0
@@ -370,9 +369,8 @@ class LedgerService:
         beyond = reservation.spent_micro_usd - within
         await store.post(tx, account, rules.spend(beyond), "overspending", reservation.id)
 
-
-def _ttl(wanted_s: int) -> int:
-    return min(wanted_s or DEFAULT_TTL_S, MAX_TTL_S)
+    def _ttl(self, wanted_s: int) -> int:
+        return min(wanted_s or self._settings.reservation_ttl_s, MAX_TTL_S)
 
 
 def standing_of(account: Account, plan: rules.Plan) -> rules.Standing:
