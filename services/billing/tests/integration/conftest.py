@@ -19,7 +19,6 @@ from omoios.identity.events.v1 import events_pb2 as identity_events
 from omoios.identity.v1 import identity_pb2, identity_pb2_grpc
 from omoios.workflow.events.v1 import events_pb2 as workflow_events
 from servicekit.db.event_options import event_type
-from servicekit.errors import UNAVAILABLE
 from servicekit.events import Event
 from servicekit.host import Running, Service
 from servicekit.ids import new_id
@@ -29,7 +28,8 @@ from servicekit.testing.hosting import HostedSigning, ServiceHosts
 class FakeIdentity(identity_pb2_grpc.IdentityServiceServicer):
     """Knows the organizations that a test adds; `asked` counts the calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, signing: HostedSigning) -> None:
+        self.signing = signing
         self.organizations: set[str] = set()
         self.asked = 0
 
@@ -44,8 +44,7 @@ class FakeIdentity(identity_pb2_grpc.IdentityServiceServicer):
         )
 
     async def BatchGetMemberships(self, request: Any, context: Any) -> Any:
-        # Memberships are in the replica here; a refusal that cannot be refreshed stands.
-        raise UNAVAILABLE()
+        return self.signing.memberships_of(request.user_ids)
 
     async def IssueServiceToken(self, request: Any, context: Any) -> Any:
         expires_at = Timestamp()
@@ -177,7 +176,7 @@ async def start(service_host: ServiceHosts, signing: HostedSigning, rpc_stub: An
     channels: list[grpc.aio.Channel] = []
 
     async def begun(**settings: Any) -> Billing:
-        identity = FakeIdentity()
+        identity = FakeIdentity(signing)
         target = await rpc_stub(identity)
         running = await service_host(build, "billing", rpc_targets={"identity": target}, service_secret="s", **settings)
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{running.rpc_port}")

@@ -133,6 +133,10 @@ class World:
         async with self.db.reader() as tx:
             return await (await tx.connection()).fetch(query, *values)
 
+    async def execute(self, statement: str, *values: Any) -> None:
+        async with self.db.uow() as tx:
+            await (await tx.connection()).execute(statement, *values)
+
     async def until(self, true: Callable[[], Awaitable[bool]], what: str, timeout_s: float = 8.0) -> None:
         deadline = asyncio.get_running_loop().time() + timeout_s
         while not await true():

@@ -134,8 +134,12 @@ class FakeBilling(billing_pb2_grpc.BillingServiceServicer):
 class FakeIdentity(identity_pb2_grpc.IdentityServiceServicer):
     """Tells the organizations that it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, signing: Any) -> None:
+        self.signing = signing
         self.organizations: list[identity_pb2.Organization] = []
+
+    async def BatchGetMemberships(self, request: Any, context: Any) -> Any:
+        return self.signing.memberships_of(request.user_ids)
 
     async def ListOrganizationSnapshot(self, request: Any, context: Any) -> Any:
         return identity_pb2.ListOrganizationSnapshotResponse(organizations=self.organizations)
@@ -299,7 +303,7 @@ def _event(message: Any, organization: str | None, version: int) -> Event[Any]:
 @pytest.fixture
 async def flow(service_host: Any, signing: Any, rpc_stub: Any) -> Flow:
     """The service without jobs and consumers running: the test calls them where it wants them."""
-    fake_vcs, fake_billing, fake_identity = FakeVcs(), FakeBilling(), FakeIdentity()
+    fake_vcs, fake_billing, fake_identity = FakeVcs(), FakeBilling(), FakeIdentity(signing)
     fakes = {"vcs": fake_vcs, "billing": fake_billing, "identity": fake_identity}
     targets = {name: await rpc_stub(fake) for name, fake in fakes.items()}
     running = await service_host(build, "workflow", rpc_targets=targets)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, get_type_hints
 
+from omoios.identity.v1 import identity_pb2
 from omoios_local.embedded.nats import EmbeddedNats
 from omoios_local.embedded.redis import EmbeddedRedis
 from servicekit.auth.setup import build_authenticator
-from servicekit.auth.testing import Signing
+from servicekit.auth.testing import ROLE_PERMISSIONS, Signing
 from servicekit.db import Database
 from servicekit.events.topology import plan_of
 from servicekit.host import Running, Service, running
@@ -24,12 +25,36 @@ class HostedSigning(Signing):
     def __init__(self) -> None:
         super().__init__()
         self.databases: list[Database] = []
+        self._members: dict[tuple[str, str], identity_pb2.Membership] = {}
 
-    async def member(self, *args: Any, **kw: Any) -> None:
+    async def member(
+        self,
+        user_id: str,
+        organization_id: str,
+        role: str = "owner",
+        *,
+        permissions: Sequence[str] | None = None,
+        active: bool = True,
+        version: int | None = None,
+    ) -> None:
         """Write a membership row into each database as identity's event would."""
+        granted = ROLE_PERMISSIONS.get(role, ()) if permissions is None else permissions
+        self._members[user_id, organization_id] = identity_pb2.Membership(
+            user_id=user_id,
+            organization_id=organization_id,
+            role=role,
+            permissions=granted,
+            active=active,
+            version=version or 1,
+        )
         for database in self.databases:
             self.db = database
-            await super().member(*args, **kw)
+            await super().member(user_id, organization_id, role, permissions=granted, active=active, version=version)
+
+    def memberships_of(self, user_ids: Sequence[str]) -> identity_pb2.BatchGetMembershipsResponse:
+        """What a stand-in for identity answers when a service asks again after a refusal."""
+        found = [member for (user_id, _), member in self._members.items() if user_id in user_ids]
+        return identity_pb2.BatchGetMembershipsResponse(memberships=found)
 
     async def revoke(self, principal_type: str, principal_id: str) -> None:
         """Write a revocation of now into each database as identity's event would."""
