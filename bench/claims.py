@@ -28,8 +28,9 @@ async def run(organization_id: str, claimers: int, seconds: float) -> dict[str, 
     """Claims, those handed out twice, and the time they took."""
     settings = Settings()
     db = Database(settings)
-    limits = LimitService(db, BillingClient(RpcChannels(settings)), settings)
-    service = ClaimService(db, QueueService(), limits, settings)
+    queue = QueueService()
+    limits = LimitService(db, queue, BillingClient(RpcChannels(settings)), settings)
+    service = ClaimService(db, queue, limits, settings)
     taken: list[str] = []
 
     async def claimer(number: int) -> None:

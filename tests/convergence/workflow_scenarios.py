@@ -77,7 +77,10 @@ def projects() -> Scenario:
 
 
 def queue() -> Scenario:
-    """Older sandboxes start, complete, stop and fail; some report after they lost their task, some are lost."""
+    """Older sandboxes start, complete, stop and fail; some report after they lost their task, some are lost.
+
+    The organization gets another plan.
+    """
 
     def reported(name: str, kind: str, data: bytes = b"{}", attempt: int = 1) -> Fact:
         body = agents.SandboxLifecycleReported(
@@ -88,6 +91,9 @@ def queue() -> Scenario:
     def ended(name: str, reason: str, attempt: int = 1) -> Fact:
         body = agents.SandboxEnded(sandbox_id=f"s-{name}", task_id=name, attempt=attempt, reason=reason)
         return Fact(body, f"s-{name}")
+
+    def plan(tier: str, version: int) -> Fact:
+        return Fact(billing.AccountChanged(account_id="account-1", tier=tier), "account-1", version)
 
     leased = ("t-1", "t-2", "t-3", "t-4", "t-5")
     return Scenario(
@@ -103,8 +109,12 @@ def queue() -> Scenario:
             ended("t-4", "lost"),
             ended("t-5", "lost", attempt=0),
             ended("t-5", "terminated"),
+            plan("free", 2),
+            plan("team", 3),
+            plan("team", 4),
         ],
-        seed=_workflow_seed([_task_row(name, "assigned", sandbox=f"s-{name}", spec="") for name in leased]),
+        seed=_workflow_seed([_task_row(name, "assigned", sandbox=f"s-{name}", spec="") for name in leased])
+        + f"INSERT INTO queue_limits (organization_id, agents_limit) VALUES ('{ORG}', 1);",
         made={"tasks": ["started_at", "completed_at", "updated_at"], "tickets": ["updated_at", "status_entered_at"]},
         path={"tasks": ["version"]},
         why="A start that is heard of after the end is no state of its own.",

@@ -60,7 +60,7 @@ def build(settings: Settings) -> Service:
     channels = RpcChannels(settings)
     vcs, billing = VcsClient(channels), BillingClient(channels)
     queue = QueueService()
-    limits = LimitService(db, billing, settings)
+    limits = LimitService(db, queue, billing, settings)
     claims = ClaimService(db, queue, limits, settings)
     projects = ProjectService(db, vcs, followers=[queue])
     engine = EngineService(db, queue)
@@ -71,6 +71,7 @@ def build(settings: Settings) -> Service:
     maker = SpecTaskMaker(queue, engine, coordination)
     execution = SpecExecutionService(db, specs, projects, coordination, billing, maker)
     queue.follow(coordination)
+    claims.described_by(execution.contexts)
     coordination.follow(execution)
     tickets = TicketService(db, projects, engine, settings)
     tasks = TaskService(db, queue, claims, limits, engine, settings)
@@ -103,14 +104,14 @@ def build(settings: Settings) -> Service:
         servicers=[
             RpcServicer(
                 add_WorkflowServiceServicer_to_server,
-                WorkflowServicer(claims, execution, lookup),
+                WorkflowServicer(claims, lookup),
                 "omoios.workflow.v1.WorkflowService",
             )
         ],
         consumers=[
-            replica.consumers(),
+            replica.consumers(queue.room_changed),
             projects_consumers.consumers(projects),
-            queue_consumers.consumers(claims),
+            queue_consumers.consumers(claims, limits),
             coordination_consumers.consumers(merges, coordination),
         ],
         jobs=[

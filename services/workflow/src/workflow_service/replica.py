@@ -5,7 +5,7 @@ The newest version decides, whichever arrives first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from sqlalchemy import BigInteger, Float, Integer
 from sqlalchemy.orm import Mapped, mapped_column
@@ -42,6 +42,12 @@ WHERE excluded.version > o.version
 Told = events.OrganizationCreated | events.OrganizationUpdated | identity_pb2.Organization
 
 
+LimitsChanged = Callable[[Tx, str], Awaitable[None]]
+"""What is done in the transaction in which an organization got other limits than it had."""
+
+_LIMITS = "SELECT max_concurrent_agents, max_agent_runtime_hours FROM replica_organizations WHERE organization_id = $1"
+
+
 async def _write(tx: Tx, rows: Sequence[tuple[str, int, Told]]) -> None:
     """(id, version, what was told), sorted, so that two writers lock rows in one order."""
     values = [
@@ -56,7 +62,7 @@ async def _write(tx: Tx, rows: Sequence[tuple[str, int, Told]]) -> None:
     await (await tx.connection()).executemany(_WRITE, values)
 
 
-def consumers() -> Consumers:
+def consumers(limits_changed: LimitsChanged) -> Consumers:
     """Feeds the table."""
     c = Consumers("replica")
 
@@ -66,7 +72,12 @@ def consumers() -> Consumers:
 
     @c.on(events.OrganizationUpdated)
     async def organization_updated(tx: Tx, event: Event[events.OrganizationUpdated]) -> None:
-        await _write(tx, [(event.body.organization_id, event.version, event.body)])
+        organization_id = event.body.organization_id
+        connection = await tx.connection()
+        before = await connection.fetchrow(_LIMITS + " FOR UPDATE", organization_id)
+        await _write(tx, [(organization_id, event.version, event.body)])
+        if before is not None and before != await connection.fetchrow(_LIMITS, organization_id):
+            await limits_changed(tx, organization_id)
 
     return c
 

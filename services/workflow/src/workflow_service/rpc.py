@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +13,6 @@ from omoios.workflow.v1 import workflow_pb2 as pb
 from omoios.workflow.v1 import workflow_pb2_grpc
 from servicekit.errors import invalid
 from workflow_service.queue.claims_service import AttemptAnswer, AttemptRef, Claimed, ClaimService
-from workflow_service.specs.execution_service import SpecExecutionService
 from workflow_service.specs.lookup_service import LookupService
 
 MAX_BATCH = 1000
@@ -28,19 +26,12 @@ _STATES = {
 }
 
 
-# Half of the pool of connections at its default size.
-DESCRIBED_AT_ONCE = 4
-
-
 class WorkflowServicer(workflow_pb2_grpc.WorkflowServiceServicer):
     """`omoios.workflow.v1.WorkflowService`."""
 
-    def __init__(self, claims: ClaimService, execution: SpecExecutionService, lookup: LookupService) -> None:
+    def __init__(self, claims: ClaimService, lookup: LookupService) -> None:
         self._claims = claims
-        self._execution = execution
         self._lookup = lookup
-        # Claimers are answered together; were all to read at once, some would wait for the pool until it gives up.
-        self._describing = asyncio.Semaphore(DESCRIBED_AT_ONCE)
 
     async def ClaimTasks(self, request: pb.ClaimTasksRequest, context: Any) -> pb.ClaimTasksResponse:
         claimed = await self._claims.claim(
@@ -52,14 +43,7 @@ class WorkflowServicer(workflow_pb2_grpc.WorkflowServiceServicer):
             lease_s=request.lease_s,
             project_ids=request.project_ids,
         )
-        if not claimed:
-            return pb.ClaimTasksResponse()
-        async with self._describing:
-            contexts = await self._execution.contexts([task.id for task in claimed])
-            ready = await self._lookup.projects_with_repository({task.project_id for task in claimed})
-        return pb.ClaimTasksResponse(
-            tasks=[_claimed(task, contexts.get(task.id, {}), task.project_id in ready) for task in claimed]
-        )
+        return pb.ClaimTasksResponse(tasks=[_claimed(task) for task in claimed])
 
     async def StartTasks(self, request: pb.StartTasksRequest, context: Any) -> pb.StartTasksResponse:
         answers = await self._claims.start(_refs(request.attempts))
@@ -199,7 +183,7 @@ def _json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str | bytes) else value
 
 
-def _claimed(task: Claimed, context: dict[str, Any], has_repository: bool) -> pb.ClaimedTask:
+def _claimed(task: Claimed) -> pb.ClaimedTask:
     own = _json(task.context) or {}
     told = {
         "task": {
@@ -209,7 +193,7 @@ def _claimed(task: Claimed, context: dict[str, Any], has_repository: bool) -> pb
             "priority": task.priority,
             "phase_id": task.phase_id,
         },
-        **context,
+        **task.surroundings,
         **own,
     }
     if task.retry_count and task.error_message:
@@ -234,7 +218,7 @@ def _claimed(task: Claimed, context: dict[str, Any], has_repository: bool) -> pb
         execution_config_json=json.dumps(_json(task.execution_config) or {}),
         context_json=json.dumps(told, default=str),
         owned_files=task.owned_files,
-        has_repository=has_repository,
+        has_repository=task.has_repository,
     )
 
 

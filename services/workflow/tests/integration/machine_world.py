@@ -44,7 +44,7 @@ class World:
         self.db = Database(self.settings)
         self.queue = QueueService()
         billing: Any = NoLimits()
-        limits = LimitService(self.db, billing, self.settings)
+        limits = LimitService(self.db, self.queue, billing, self.settings)
         self.claims = ClaimService(self.db, self.queue, limits, self.settings)
         self.merges = TaskMerges(self.queue)
         self.engine = EngineService(self.db, self.queue)

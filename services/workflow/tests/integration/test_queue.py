@@ -62,7 +62,7 @@ async def test_an_organization_never_runs_more_agents_than_it_allows(flow: Any) 
     told = {"organization_id": flow.organization, "max_agent_runtime_hours": 100.0}
     await flow.deliver(identity.OrganizationCreated(max_concurrent_agents=7, **told))
     service = flow.running.service
-    limits = LimitService(flow.db, BillingClient(service.channels), service.settings)
+    limits = LimitService(flow.db, QueueService(), BillingClient(service.channels), service.settings)
     instances = [ClaimService(flow.db, QueueService(), limits, service.settings) for _ in range(4)]
 
     async def claim(number: int) -> list[Any]:

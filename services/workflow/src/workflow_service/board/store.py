@@ -12,9 +12,11 @@ from sqlalchemy import column as sql_column
 
 from servicekit.db import Tx
 from workflow_service.engine.tables import Ticket, TicketCount, TicketCountDelta
+from workflow_service.locks.rules import LockClass, advisory_lock
 from workflow_service.queue.tables import Task
 
 SHOWN = ("id", "title", "phase_id", "priority", "status", "approval_status", "is_blocked", "project_id", "context")
+_LOCK_COLUMN = text(f"SELECT {advisory_lock(LockClass.BOARD_COLUMN, ':key')}")
 _TICKETS = Ticket.__table__
 
 
@@ -77,9 +79,7 @@ def _counting() -> Select[Any]:
 
 async def lock_column(tx: Tx, project_id: str, column_id: str) -> None:
     """Lets one move at a time count and enter a column of a project."""
-    await tx.session.execute(
-        text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 9))"), {"key": f"{project_id}/{column_id}"}
-    )
+    await tx.session.execute(_LOCK_COLUMN, {"key": f"{project_id}/{column_id}"})
 
 
 async def active_agents(tx: Tx, project_id: str, organization_id: str) -> int:

@@ -21,8 +21,10 @@ from workflow_service.engine.tables import (
     TicketCountDelta,
     TicketDependency,
 )
+from workflow_service.locks.rules import LockClass, advisory_lock
 from workflow_service.queue.tables import Task
 
+_LOCK_DEPENDENCIES = text(f"SELECT {advisory_lock(LockClass.TICKET_DEPENDENCIES, ':id')}")
 _FOLD = """
 WITH moved AS (
     DELETE FROM ticket_count_deltas WHERE seq IN (SELECT seq FROM ticket_count_deltas ORDER BY seq LIMIT $1)
@@ -76,7 +78,7 @@ async def add_dependencies(tx: Tx, pairs: Sequence[tuple[str, str]]) -> None:
 
 async def lock_dependencies(tx: Tx, organization_id: str) -> None:
     """Lets one transaction at a time add dependencies between tickets of an organization: two could close a cycle."""
-    await tx.session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 9))"), {"id": organization_id})
+    await tx.session.execute(_LOCK_DEPENDENCIES, {"id": organization_id})
 
 
 async def upstream_edges(tx: Tx, start: Sequence[str], limit: int) -> list[tuple[str, str]]:

@@ -52,8 +52,8 @@ _EDITABLE = (
 class ProjectFollower(Protocol):
     """A room above that keeps something in step with projects."""
 
-    async def project_changed(self, tx: Tx, project: Project) -> None:
-        """Status, autonomy or repository of this project changed, in this transaction."""
+    async def project_changed(self, tx: Tx, project: Project, *, limit_changed: bool) -> None:
+        """Status, autonomy, limit or repository of this project changed, in this transaction."""
 
 
 class ProjectService:
@@ -162,14 +162,15 @@ class ProjectService:
                 project = await self.require(tx, principal, "project:write", project_id, lock=True)
                 changes = {name: value for name, value in given.items() if getattr(project, name) != value}
                 if changes:
-                    if "settings" in changes:
+                    limit_changed = "settings" in changes and project.max_concurrent_tasks != limit
+                    if limit_changed:
                         project.max_concurrent_tasks = limit
                     if "repository_url" in changes or "default_branch" in changes:
                         project.repository_state = (
                             "binding" if given.get("repository_url", project.repository_url) else "none"
                         )
                         project.repository_error, project.bind_attempts, project.bind_after = None, 0, None
-                    await self._change(tx, project, changes)
+                    await self._change(tx, project, changes, limit_changed=limit_changed)
                 return tx.result(project_out(project))
         except IntegrityError as error:
             raise PROJECT_NAME_TAKEN() from error
@@ -265,14 +266,16 @@ class ProjectService:
             return
         await self._change(tx, project, {"repository_state": "failed", "repository_error": error})
 
-    async def _change(self, tx: Tx, project: Project, changes: Mapping[str, Any], *, tell: bool = True) -> None:
+    async def _change(
+        self, tx: Tx, project: Project, changes: Mapping[str, Any], *, tell: bool = True, limit_changed: bool = False
+    ) -> None:
         for name, value in changes.items():
             setattr(project, name, value)
         project.version += 1
         project.updated_at = await store.now(tx)
         await tx.session.flush()
         for follower in self._followers:
-            await follower.project_changed(tx, project)
+            await follower.project_changed(tx, project, limit_changed=limit_changed)
         if tell:
             events.project_updated(tx, project, changes)
 

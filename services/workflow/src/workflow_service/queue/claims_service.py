@@ -6,8 +6,9 @@ an older attempt changes nothing, the same call twice has one effect.
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -64,16 +65,21 @@ class FailureAnswer:
 
 
 class Claimed:
-    """One claimed task: the columns of the claim as attributes."""
+    """One claimed task: the columns of the claim as attributes, and what its sandbox is told of the work around it."""
 
     def __init__(self, record: Any) -> None:
         self._record = record
+        self.surroundings: Mapping[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         try:
             return self._record[name]
         except KeyError as error:
             raise AttributeError(name) from error
+
+
+Describe = Callable[[Sequence[str]], Awaitable[Mapping[str, Mapping[str, Any]]]]
+"""Task ids → what each task's sandbox is told of the work around it. Opens a transaction of its own."""
 
 
 class ClaimService:
@@ -85,6 +91,11 @@ class ClaimService:
         self._limits = limits
         self._settings = settings
         self._batches: ClaimBatches[Claimed] = ClaimBatches(self._claim, self._give_back)
+        self._describe: Describe | None = None
+
+    def described_by(self, describe: Describe) -> None:
+        """Have a room above tell what surrounds a claimed task."""
+        self._describe = describe
 
     async def claim(
         self,
@@ -117,7 +128,7 @@ class ClaimService:
         rooms = [limit.room for limit in limits]
         limited = self._settings.project_concurrency >= 0 or any(room is not None for room in rooms)
         async with self._db.uow() as tx:
-            await self._limits.save(tx, fresh)
+            other_plans = await self._limits.save(tx, fresh)
             await claims_store.prepare(tx, kind.organization_ids if limited else ())
             records = await claims_store.claim(
                 tx,
@@ -136,11 +147,22 @@ class ClaimService:
             metrics.waited(tx, [record["waited_s"] for record in records])
             for task in claimed:
                 events.task_assigned(tx, task, task.assigned_agent_id, task.sandbox_id, task.attempt)
+            for organization_id in other_plans:
+                await self._queue.room_changed(tx, organization_id)
+        if claimed and self._describe is not None:
+            # Once for all claimers of the batch, so that a batch holds one connection at a time whatever its size.
+            try:
+                told = await self._describe([task.id for task in claimed])
+            except BaseException:
+                await asyncio.shield(self._give_back(claimed, "the claim could not be answered"))
+                raise
+            for task in claimed:
+                task.surroundings = told.get(task.id, {})
         return claimed
 
-    async def _give_back(self, tasks: Sequence[Claimed]) -> None:
-        """The claimer has gone before it was answered."""
-        await self.release([AttemptRef(task.id, task.attempt, task.sandbox_id) for task in tasks], "claimer has gone")
+    async def _give_back(self, tasks: Sequence[Claimed], reason: str = "claimer has gone") -> None:
+        """Nobody will be answered with these tasks."""
+        await self.release([AttemptRef(task.id, task.attempt, task.sandbox_id) for task in tasks], reason)
 
     async def start(self, attempts: Sequence[AttemptRef]) -> list[AttemptAnswer]:
         """The attempts have begun: assigned → running. Starting twice is starting once."""

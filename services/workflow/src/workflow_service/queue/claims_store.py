@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from servicekit.db import Tx
+from workflow_service.locks.rules import LockClass, advisory_lock
 
 # One lane is a project with claimable tasks. The recursion walks from lane to lane along ix_tasks_ready, so that its
 # cost is the number of lanes, not of tasks; in each lane the best rows are read from the same index. Rows that another
@@ -81,6 +82,7 @@ RETURNING t.id, t.organization_id, t.assigned_agent_id, t.project_id, t.ticket_i
     t.phase_id, t.task_type, t.priority, t.status, t.title, t.version, t.description, t.attempt, t.sandbox_id,
     t.lease_expires_at, t.timeout_seconds, t.target_branch, t.execution_config, t.context, t.owned_files,
     t.retry_count, t.error_message, picked.place,
+    (SELECT p.repository_state = 'ready' FROM projects p WHERE p.id = t.project_id) AS has_repository,
     extract(epoch FROM clock_timestamp() - picked.ready_at)::float8 AS waited_s
 """
 _HEARTBEAT = """
@@ -95,6 +97,13 @@ FROM locked WHERE t.id = locked.id RETURNING t.id, t.lease_expires_at
 """
 
 
+_PREPARE = (
+    "SELECT set_config('plan_cache_mode', 'force_generic_plan', true)"
+    f" UNION ALL SELECT {advisory_lock(LockClass.CLAIMS, 'o')}::text"
+    " FROM (SELECT o FROM unnest($1::text[]) o ORDER BY o) s"
+)
+
+
 async def prepare(tx: Tx, organization_ids: Sequence[str]) -> None:
     """Prepare this transaction for a claim.
 
@@ -102,12 +111,7 @@ async def prepare(tx: Tx, organization_ids: Sequence[str]) -> None:
     limited. The plan of the claim is the same for all arguments, and making it anew costs more than running it.
     """
     connection = await tx.connection()
-    await connection.fetch(
-        "SELECT set_config('plan_cache_mode', 'force_generic_plan', true)"
-        " UNION ALL SELECT pg_advisory_xact_lock(hashtextextended(o, 8))::text"
-        " FROM (SELECT o FROM unnest($1::text[]) o ORDER BY o) s",
-        list(organization_ids),
-    )
+    await connection.fetch(_PREPARE, list(organization_ids))
 
 
 async def claim(

@@ -1,6 +1,6 @@
 """Reports of sandboxes that speak the older protocol: their events drive the same code as the RPCs.
 
-And sandboxes that were taken from their agent, whose task somebody else has to take over.
+And sandboxes that were taken from their agent, whose task somebody else has to take over; and other plans.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ import json
 from typing import Any
 
 from omoios.agents.events.v1 import events_pb2 as agents
+from omoios.billing.events.v1 import events_pb2 as billing
 from servicekit.db import Tx
 from servicekit.errors import AppError
 from servicekit.events import Consumers, Event
 from workflow_service.errors import ATTEMPT_SUPERSEDED, TASK_NOT_FOUND
 from workflow_service.queue.claims_service import AttemptRef, ClaimService
+from workflow_service.queue.limits_service import LimitService
 
 # A report that comes too late, or for a task that is gone, changes nothing.
 _LATE = frozenset({ATTEMPT_SUPERSEDED.code, TASK_NOT_FOUND.code})
 
 
-def consumers(claims: ClaimService) -> Consumers:
+def consumers(claims: ClaimService, limits: LimitService) -> Consumers:
     """`agent.started` starts; `continuous.completed` completes or fails by its validation; errors fail."""
     c = Consumers("queue")
 
@@ -39,6 +41,11 @@ def consumers(claims: ClaimService) -> Consumers:
         # Lost: its task goes on without it. Where the task still waits for it, its member or agent is gone.
         if event.body.reason == "lost":
             await claims.release_one(tx, AttemptRef(event.body.task_id, event.body.attempt, event.body.sandbox_id))
+
+    @c.on(billing.AccountChanged)
+    async def account_changed(tx: Tx, event: Event[billing.AccountChanged]) -> None:
+        if event.organization_id:
+            await limits.plan_told(tx, event.organization_id, event.body.tier, event.version)
 
     return c
 

@@ -12,6 +12,7 @@ from servicekit.errors import AppError
 from workflow_service.clients import BillingClient, PlanLimits
 from workflow_service.queue import limits_store
 from workflow_service.queue.limits_rules import OrganizationLimits
+from workflow_service.queue.service import QueueService
 from workflow_service.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -23,8 +24,9 @@ LIMIT_AGE_S = 60.0
 class LimitService:
     """Limits by organization."""
 
-    def __init__(self, db: Database, billing: BillingClient, settings: Settings) -> None:
+    def __init__(self, db: Database, queue: QueueService, billing: BillingClient, settings: Settings) -> None:
         self._db = db
+        self._queue = queue
         self._billing = billing
         self._settings = settings
 
@@ -42,12 +44,18 @@ class LimitService:
                 log.info("limits_not_refreshed", code=error.code)
         return [self._of(known[one], fresh.get(one)) for one in organizations], fresh
 
-    async def save(self, tx: Tx, fresh: dict[str, PlanLimits]) -> None:
-        """Remember what billing told. Joins."""
-        if fresh:
-            await limits_store.save(
-                tx, [(one, told.agents_limit, told.sandbox_ms_used, told.period_ends_at) for one, told in fresh.items()]
-            )
+    async def save(self, tx: Tx, fresh: dict[str, PlanLimits]) -> list[str]:
+        """Remember what billing told; returns the organizations whose plan allows another number than before. Joins."""
+        if not fresh:
+            return []
+        return await limits_store.save(
+            tx, [(one, told.agents_limit, told.sandbox_ms_used, told.period_ends_at) for one, told in fresh.items()]
+        )
+
+    async def plan_told(self, tx: Tx, organization_id: str, tier: str, version: int) -> None:
+        """Where an account has another plan, the claims that wait look again, and billing is asked for it. Joins."""
+        if await limits_store.plan_changed(tx, organization_id, tier, version):
+            await self._queue.room_changed(tx, organization_id)
 
     async def known(self, tx: Tx, organization_id: str) -> OrganizationLimits:
         """The limits as they were told last, without asking. Joins."""

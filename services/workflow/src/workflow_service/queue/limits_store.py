@@ -38,14 +38,50 @@ async def limits(tx: Tx, organization_ids: Sequence[str]) -> dict[str, Known]:
     return {row["id"]: Known(*list(row.values())[1:]) for row in rows}
 
 
-async def save(tx: Tx, told: Sequence[tuple[str, int, int, datetime]]) -> None:
-    """Remember what billing told: organization, agents at once, milliseconds of sandboxes in the month ending then."""
+async def save(tx: Tx, told: Sequence[tuple[str, int, int, datetime]]) -> list[str]:
+    """Remember what billing told: organization, agents at once, milliseconds of sandboxes in the month ending then.
+
+    Returns the organizations whose number of agents was another one before.
+    """
     connection = await tx.connection()
-    await connection.execute(
-        "INSERT INTO queue_limits (organization_id, agents_limit, sandbox_ms_used, period_ends_at)"
-        " SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::timestamptz[])"
-        " ON CONFLICT (organization_id) DO UPDATE SET agents_limit = excluded.agents_limit,"
-        " sandbox_ms_used = excluded.sandbox_ms_used, period_ends_at = excluded.period_ends_at,"
-        " refreshed_at = clock_timestamp()",
+    rows = await connection.fetch(
+        """
+        WITH told AS (
+            SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::timestamptz[]) AS t(id, agents, ms, ends)
+        ), written AS (
+            INSERT INTO queue_limits (organization_id, agents_limit, sandbox_ms_used, period_ends_at)
+            SELECT * FROM told
+            ON CONFLICT (organization_id) DO UPDATE SET agents_limit = excluded.agents_limit,
+                sandbox_ms_used = excluded.sandbox_ms_used, period_ends_at = excluded.period_ends_at,
+                refreshed_at = clock_timestamp()
+        )
+        SELECT told.id FROM told JOIN queue_limits before ON before.organization_id = told.id
+        WHERE before.agents_limit <> told.agents ORDER BY told.id
+        """,
         *(list(column) for column in zip(*sorted(told), strict=True)),
     )
+    return [row["id"] for row in rows]
+
+
+async def plan_changed(tx: Tx, organization_id: str, tier: str, version: int) -> bool:
+    """An account stands on this plan, by this version of it; whether that is another plan than the known one.
+
+    What billing told of the limits is then as good as never asked.
+    """
+    connection = await tx.connection()
+    found: bool | None = await connection.fetchval(
+        """
+        WITH known AS (
+            SELECT organization_id, tier FROM queue_limits
+            WHERE organization_id = $1 AND account_version < $3 FOR UPDATE
+        )
+        UPDATE queue_limits q SET tier = $2, account_version = $3,
+            refreshed_at = CASE WHEN known.tier IS DISTINCT FROM $2 THEN 'epoch' ELSE q.refreshed_at END
+        FROM known WHERE q.organization_id = known.organization_id
+        RETURNING known.tier IS DISTINCT FROM $2
+        """,
+        organization_id,
+        tier,
+        version,
+    )
+    return bool(found)

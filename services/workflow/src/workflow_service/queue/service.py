@@ -32,6 +32,8 @@ from workflow_service.queue.tables import Task
 
 # A check for cycles reads at most this many dependencies; no plan comes near.
 MAX_EDGES = 200_000
+# A hint of so many tasks wakes as many claims, as many as one claim may take.
+ROOM_HINTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +172,8 @@ class QueueService:
 
     # Holds
 
-    async def project_changed(self, tx: Tx, project: Project) -> None:
-        """A project was archived, paused, made autonomous, or its repository became ready or failed."""
+    async def project_changed(self, tx: Tx, project: Project, *, limit_changed: bool) -> None:
+        """A project was archived, paused or made autonomous; its limit changed; its repository is ready or failed."""
         changed = await store.set_hold(
             tx, Hold.PROJECT_NOT_ACTIVE, project.status in ("archived", "paused", "completed"), "project", project.id
         )
@@ -182,6 +184,8 @@ class QueueService:
             changed += await store.end_start_pauses(tx, project.id)
         changed += await store.set_autonomy(tx, project.id, project.autonomous_execution_enabled)
         await self.announce(tx, changed)
+        if limit_changed:
+            await self.room_changed(tx, project.organization_id, project.id)
 
     async def hold_ticket(self, tx: Tx, ticket_id: str, hold: Hold, on: bool) -> None:
         """Set or clear one hold on the live tasks of a ticket."""
@@ -210,6 +214,10 @@ class QueueService:
         wanted = list(dict.fromkeys(ids))
         if wanted:
             events.tasks_ready(tx, await store.claimable(tx, wanted))
+
+    async def room_changed(self, tx: Tx, organization_id: str, project_id: str | None = None) -> None:
+        """A limit is another one now: let waiting claims look again, where there is something to claim."""
+        events.tasks_ready(tx, await store.ready(tx, organization_id, project_id, ROOM_HINTS))
 
     # Release
 

@@ -10,10 +10,13 @@ from sqlalchemy import func, insert, select, text, update
 
 from servicekit.db import Tx
 from servicekit.db.inserts import insert_new
+from workflow_service.locks.rules import LockClass, advisory_lock
 from workflow_service.projects.tables import Project
 from workflow_service.queue.rules import Hold
 from workflow_service.queue.tables import Task, TaskDependency
 
+_LOCK_EXECUTION = text(f"SELECT {advisory_lock(LockClass.EXECUTION, ':id')}")
+_LOCK_DEPENDENCIES = text(f"SELECT {advisory_lock(LockClass.TASK_DEPENDENCIES, ':id')}")
 _DOWN = """
     SELECT d.task_id FROM task_dependencies d WHERE d.depends_on_id = ANY($1) AND NOT d.satisfied
     UNION
@@ -62,6 +65,12 @@ _ANNOUNCED = """
 SELECT id FROM tasks WHERE id = ANY($1) AND status = 'pending' AND holds = 0 AND unmet_dependencies = 0
     AND (not_before IS NULL OR not_before <= clock_timestamp())
 """
+_READY = """
+SELECT id FROM tasks WHERE organization_id = $1 AND ($2::text IS NULL OR project_id = $2)
+    AND status = 'pending' AND holds = 0 AND unmet_dependencies = 0
+    AND (not_before IS NULL OR not_before <= clock_timestamp())
+LIMIT $3
+"""
 
 
 async def now(tx: Tx) -> datetime:
@@ -73,12 +82,12 @@ async def now(tx: Tx) -> datetime:
 async def lock_execution(tx: Tx, execution_id: str | None) -> None:
     """Lets one transaction at a time change several tasks of an execution, so that they cannot deadlock."""
     if execution_id is not None:
-        await tx.session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 7))"), {"id": execution_id})
+        await tx.session.execute(_LOCK_EXECUTION, {"id": execution_id})
 
 
 async def lock_dependencies(tx: Tx, organization_id: str) -> None:
     """Lets one transaction at a time add dependencies between tasks of an organization: two could close a cycle."""
-    await tx.session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:id, 8))"), {"id": organization_id})
+    await tx.session.execute(_LOCK_DEPENDENCIES, {"id": organization_id})
 
 
 async def execution_of(tx: Tx, task_id: str) -> str | None:
@@ -290,6 +299,13 @@ async def claimable(tx: Tx, ids: Sequence[str]) -> list[Task]:
     connection = await tx.connection()
     found = [row["id"] for row in await connection.fetch(_ANNOUNCED, list(ids))]
     return await get_many(tx, found) if found else []
+
+
+async def ready(tx: Tx, organization_id: str, project_id: str | None, limit: int) -> list[Task]:
+    """Some tasks of an organization, or of one of its projects, that may be claimed now."""
+    connection = await tx.connection()
+    rows = await connection.fetch(_READY, organization_id, project_id, limit)
+    return await get_many(tx, [row["id"] for row in rows]) if rows else []
 
 
 async def set_hold(tx: Tx, hold: Hold, on: bool, column: str, value: str) -> list[str]:

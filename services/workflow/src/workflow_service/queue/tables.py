@@ -141,3 +141,6 @@ class QueueLimit(Base):
     """Time of its sandboxes in the month that ends at `period_ends_at`, in milliseconds."""
     period_ends_at: Mapped[datetime | None]
     refreshed_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    tier: Mapped[str | None]
+    """The plan that the newest event of the account named."""
+    account_version: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))

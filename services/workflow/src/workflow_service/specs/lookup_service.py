@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from servicekit.db import Database
@@ -35,12 +35,6 @@ class LookupService:
         """Those of these projects that exist."""
         async with self._db.reader() as tx:
             return await store.by_ids(tx, "project", ids)
-
-    async def projects_with_repository(self, ids: Iterable[str]) -> set[str]:
-        """Those of these projects whose repository can be used."""
-        async with self._db.reader() as tx:
-            rows = await store.by_ids(tx, "project", sorted(ids))
-        return {row.id for row in rows if row.repository_state == "ready"}
 
     async def summary(self, organization_ids: Sequence[str]) -> tuple[Counts, Counts, Counts]:
         """Tasks, tickets and specs by organization and status."""

@@ -1,0 +1,1 @@
+"""The purposes of the service's advisory locks."""
