@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from typing import Any
 
 import grpc
@@ -24,6 +25,18 @@ async def refused(call: object) -> str:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await call  # type: ignore[misc]
     return str(error.value.code().name)
+
+
+async def decided(billing: Billing, execution: str, organization: str) -> str:
+    """`held`, or why it was refused. What is busy or late has decided nothing: it is asked again, as a caller would."""
+    while True:
+        try:
+            return str((await billing.reserve(execution, organization)).state)
+        except grpc.aio.AioRpcError as error:
+            code = str(error.code().name)
+            if code not in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"):
+                return code
+            await asyncio.sleep(0.1)
 
 
 class TestReserve:
@@ -54,12 +67,8 @@ class TestReserve:
 
     async def test_a_hundred_at_once_never_pass_the_limit(self, billing: Billing) -> None:
         organization = billing.organization()
-        answers = await asyncio.gather(
-            *(billing.reserve(f"exec-{n}", organization) for n in range(100)), return_exceptions=True
-        )
-        assert sum(not isinstance(answer, BaseException) for answer in answers) == 5
-        refusals = {answer.code().name for answer in answers if isinstance(answer, grpc.aio.AioRpcError)}
-        assert refusals == {"FAILED_PRECONDITION"}
+        answers = await asyncio.gather(*(decided(billing, f"exec-{n}", organization) for n in range(100)))
+        assert Counter(answers) == {"held": 5, "FAILED_PRECONDITION": 95}
         assert (await billing.balances(organization))["held"] == 5
         assert await billing.job("check-ledger") is None
 
