@@ -190,6 +190,9 @@ class Supervisor:
         """Send a signal to a part's processes; returns their ids."""
         sent = []
         for found in self.find(name, instance):
+            if found.state == "ready":
+                # Whoever ends a process that was well has it back at once, however often.
+                found.failures = 0
             with contextlib.suppress(ProcessLookupError):
                 sent.append(found.send_signal(number))
         if not sent:

@@ -110,6 +110,16 @@ async def test_killed_process_comes_back(supervise, tmp_path):
     assert (web.restarts, web.last_failure) == (1, "ended by SIGKILL")
 
 
+async def test_a_process_that_is_killed_again_and_again_comes_back_as_soon_as_the_first_time(supervise, tmp_path):
+    supervisor = supervise(part(Program(SERVER, tmp_path)))
+    await supervisor.up()
+    [web] = supervisor.find("web")
+    for number in range(1, 5):
+        supervisor.kill("web", signal.SIGKILL)
+        await until(lambda restarts=number: web.restarts == restarts and web.state == "ready")
+        assert web.failures == 1
+
+
 async def test_crashing_process_is_started_ever_more_slowly_and_its_last_words_are_told(supervise, tmp_path):
     program = Program("import sys; print('no such table'); sys.exit(7)", tmp_path)
     supervisor = supervise(part(program))
