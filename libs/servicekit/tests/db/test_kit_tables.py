@@ -85,7 +85,8 @@ async def test_a_second_request_with_a_running_key_is_refused_at_once(db: Databa
 
     running = asyncio.create_task(first())
     await began.wait()
-    async with asyncio.timeout(1):
+    # Whoever waited for the first would wait for ever.
+    async with asyncio.timeout(20):
         assert await code_of(write(db, claim())) == "idempotency.in_flight"
     finish.set()
     await running

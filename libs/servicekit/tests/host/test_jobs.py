@@ -115,10 +115,10 @@ async def test_closing_waits_for_the_run_and_then_cancels_it() -> None:
             raise
 
     started = time.monotonic()
-    async with running(Job("short", 60, short, jitter=0), Job("long", 60, long, jitter=0), grace_s=0.5):
+    async with running(Job("short", 60, short, jitter=0), Job("long", 60, long, jitter=0), grace_s=2.0):
         await until(lambda: bool(done))
     assert done == ["short started", "short finished", "long cancelled"]
-    assert 0.5 <= time.monotonic() - started < 5
+    assert 2.0 <= time.monotonic() - started < 30
 
 
 async def test_one_leader_and_a_successor(kit_database: TestDatabase) -> None:

@@ -165,6 +165,8 @@ def test_a_run_leaves_neither_processes_nor_files(tmp_path: Path, ended_by: sign
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
+        # A shell lets what it starts in the background ignore SIGINT, and so would all that comes of it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     lines: list[str] = []
