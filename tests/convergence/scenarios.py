@@ -176,8 +176,8 @@ def billing_ledger() -> Scenario:
             "reservations": ["id", "ended_at", "expires_at"],
             "ledger_entries": ["posting_id", "reference"],
         },
-        path={"billing_accounts": ["version"]},
-        why="An account's version counts its changes; an execution whose end comes first is not confirmed in between.",
+        path={"billing_accounts": ["version"], "reservations": ["version"]},
+        why="A version counts changes; an execution whose end comes first is not confirmed in between.",
     )
 
 

@@ -39,7 +39,7 @@ def render(cases: list[Case]) -> str:
         "",
         "Written by `make faults report=1`; do not edit by hand. All scenarios take less than ten minutes on two",
         "quiet cores; `make faults` prints every case with seed and times, and names what it leaves out on a slower",
-        "machine, where it begins nothing after eight minutes (`whole=1` does).",
+        "machine, where it begins nothing after nine minutes (`whole=1` does).",
         "",
         "One embedded stack stands under one steady load through the gateway: three organizations create projects,",
         "tickets, tasks and specs, move tickets, begin executions (so reserve budgets), claim tasks, report sandbox",

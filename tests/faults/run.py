@@ -27,7 +27,7 @@ STARTS = 3
 REST_S = 240.0
 LOOK_BACK_S = 15.0
 # A short run ends within ten minutes: what it has not begun by then is skipped, and said to be.
-SHORT_RUN_S = 480.0
+SHORT_RUN_S = 540.0
 
 
 @dataclass

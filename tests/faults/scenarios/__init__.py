@@ -45,7 +45,7 @@ SCENARIOS = (
     ),
     Scenario(
         "broker",
-        "`kill -9` of NATS with at least 1,000 events on their way; NATS down for 12 s (long: 60 s); the JetStream "
+        "`kill -9` of NATS with at least 1,000 events on their way; NATS down for 60 s; the JetStream "
         "directory deleted while NATS is down",
         "no request fails; the outboxes drain afterwards; every event is applied exactly once",
         ("3 kills, 1 outage, 1 deletion", "20 kills, 1 outage, 20 deletions"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from billing_service.costs.tables import CostRecord
@@ -39,6 +40,12 @@ def account_created(tx: Tx, account: Account) -> None:
     )
 
 
+def _emit(tx: Tx, message: Message, reservation: Reservation) -> None:
+    tx.emit(
+        message, aggregate_id=reservation.id, version=reservation.version, organization_id=reservation.organization_id
+    )
+
+
 def reservation_held(tx: Tx, reservation: Reservation) -> None:
     """A slot and a budget are set aside."""
     _count(tx, "held")
@@ -52,7 +59,7 @@ def reservation_held(tx: Tx, reservation: Reservation) -> None:
         reserved_micro_usd=reservation.reserved_micro_usd,
         expires_at=expires_at,
     )
-    tx.emit(message, aggregate_id=reservation.id, version=1, organization_id=reservation.organization_id)
+    _emit(tx, message, reservation)
 
 
 def reservation_confirmed(tx: Tx, reservation: Reservation) -> None:
@@ -60,7 +67,7 @@ def reservation_confirmed(tx: Tx, reservation: Reservation) -> None:
     message = events.ReservationConfirmed(
         reservation_id=reservation.id, execution_id=reservation.execution_id, project_id=reservation.project_id
     )
-    tx.emit(message, aggregate_id=reservation.id, version=2, organization_id=reservation.organization_id)
+    _emit(tx, message, reservation)
 
 
 def reservation_unsettled(tx: Tx, reservation: Reservation) -> None:
@@ -71,7 +78,7 @@ def reservation_unsettled(tx: Tx, reservation: Reservation) -> None:
         spec_id=reservation.spec_id,
         project_id=reservation.project_id,
     )
-    tx.emit(message, aggregate_id=reservation.id, version=2, organization_id=reservation.organization_id)
+    _emit(tx, message, reservation)
 
 
 def reservation_settled(tx: Tx, reservation: Reservation) -> None:
@@ -84,7 +91,7 @@ def reservation_settled(tx: Tx, reservation: Reservation) -> None:
         reserved_micro_usd=reservation.reserved_micro_usd,
         spent_micro_usd=reservation.spent_micro_usd,
     )
-    tx.emit(message, aggregate_id=reservation.id, version=3, organization_id=reservation.organization_id)
+    _emit(tx, message, reservation)
 
 
 def reservation_released(tx: Tx, reservation: Reservation, reason: str) -> None:
@@ -96,7 +103,7 @@ def reservation_released(tx: Tx, reservation: Reservation, reason: str) -> None:
         project_id=reservation.project_id,
         reason=reason,
     )
-    tx.emit(message, aggregate_id=reservation.id, version=3, organization_id=reservation.organization_id)
+    _emit(tx, message, reservation)
 
 
 def costs_recorded(tx: Tx, account: Account, records: Sequence[CostRecord]) -> None:

@@ -39,6 +39,12 @@ async def decided(billing: Billing, execution: str, organization: str) -> str:
             await asyncio.sleep(0.1)
 
 
+async def outlive(billing: Billing) -> None:
+    """Let the time of every reservation that nobody confirmed be over."""
+    async with billing.running.service.db.uow() as tx:
+        await (await tx.connection()).execute("UPDATE reservations SET expires_at = now() - interval '1 second'")
+
+
 class TestReserve:
     async def test_a_slot_and_a_budget_are_set_aside_once(self, billing: Billing) -> None:
         organization = billing.organization()
@@ -137,8 +143,8 @@ class TestLife:
 
     async def test_usage_after_the_expiry_is_charged_once(self, billing: Billing) -> None:
         organization = billing.organization()
-        await billing.reserve("exec-1", organization, budget=1000, ttl_s=1)
-        await asyncio.sleep(1.1)
+        await billing.reserve("exec-1", organization, budget=1000, ttl_s=60)
+        await outlive(billing)
         await billing.job("expire-reservations")
         await billing.tell(usage("exec-1"), organization)
         await billing.tell(started("exec-1"), organization)
@@ -148,8 +154,8 @@ class TestLife:
 
     async def test_one_reserved_again_after_its_expiry_lives_on(self, billing: Billing) -> None:
         organization = billing.organization()
-        await billing.reserve("exec-1", organization, ttl_s=1)
-        await asyncio.sleep(1.1)
+        await billing.reserve("exec-1", organization, ttl_s=60)
+        await outlive(billing)
         await billing.job("expire-reservations")
         assert (await billing.reserve("exec-1", organization)).state == "held"
         assert await billing.job("expire-reservations") == 0
@@ -163,9 +169,9 @@ class TestLife:
 
     async def test_an_unconfirmed_one_expires_and_a_late_start_takes_it_again(self, billing: Billing) -> None:
         organization = billing.organization()
-        await billing.reserve("exec-1", organization, budget=5_000_000, ttl_s=1)
+        await billing.reserve("exec-1", organization, budget=5_000_000, ttl_s=60)
         assert await billing.job("expire-reservations") == 0
-        await asyncio.sleep(1.1)
+        await outlive(billing)
         assert await billing.job("expire-reservations") == 1
         assert (await billing.balances(organization))["held"] == 0
         for n in range(5):
@@ -176,11 +182,27 @@ class TestLife:
         await billing.tell(finished("exec-1"), organization)
         assert (await billing.reservation("exec-1")).state == "settled"
 
+    async def test_what_is_said_of_one_that_is_taken_again_is_newer_than_its_expiry(self, billing: Billing) -> None:
+        organization = billing.organization()
+        for _ in range(2):
+            await billing.reserve("exec-1", organization)
+            await outlive(billing)
+            await billing.job("expire-reservations")
+        await billing.tell(started("exec-1"), organization)
+        await billing.tell(finished("exec-1"), organization)
+        async with billing.running.service.db.reader() as tx:
+            rows = await (await tx.connection()).fetch(
+                "SELECT subject, version FROM outbox WHERE subject LIKE 'billing.reservation.%' ORDER BY seq"
+            )
+        told = [row["subject"].removeprefix("billing.reservation.").removesuffix(".v1") for row in rows]
+        assert told == ["held", "released", "held", "released", "confirmed", "settled"]
+        assert [row["version"] for row in rows] == [1, 2, 3, 4, 5, 6]
+
     async def test_a_confirmed_one_does_not_expire(self, billing: Billing) -> None:
         organization = billing.organization()
-        await billing.reserve("exec-1", organization, ttl_s=1)
+        await billing.reserve("exec-1", organization, ttl_s=60)
         await billing.tell(started("exec-1"), organization)
-        await asyncio.sleep(1.1)
+        await outlive(billing)
         assert await billing.job("expire-reservations") == 0
 
     async def test_every_order_of_events_ends_alike(self, billing: Billing) -> None:

@@ -152,7 +152,7 @@ async def change_reservation(tx: Tx, reservation: Reservation, *, ended: bool = 
     statement = (
         update(Reservation)
         .where(Reservation.id == reservation.id)
-        .values(**values)
+        .values(version=Reservation.version + 1, **values)
         .returning(Reservation)
         .execution_options(populate_existing=True)
     )

@@ -81,6 +81,8 @@ class Reservation(Base):
     reserved_micro_usd: Mapped[int] = mapped_column(BigInteger)
     spent_micro_usd: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     overdrawn: Mapped[bool] = mapped_column(server_default=text("false"))
+    version: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
+    """Rises with every change, also when an expired reservation is taken again; its events carry it."""
     expires_at: Mapped[datetime]
     checked_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """When it was last known or asked whether the execution goes on."""
