@@ -45,6 +45,12 @@ FINDINGS: tuple[Finding, ...] = (
         "Every process corrects its clock to the database's, once a second.",
     ),
     Finding(
+        "broker",
+        "NATS was down for longer than a reservation lives: it expired, the start that came late took it again, and "
+        "what was said of it then had an older version than its expiry.",
+        "The version of a reservation rises with every change, whatever the change is.",
+    ),
+    Finding(
         "instances",
         "`make restart` of a part with two instances ended the second before the gateway had noticed that the first "
         "was back: a few requests were answered 502.",
