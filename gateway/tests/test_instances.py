@@ -75,9 +75,9 @@ def test_a_killed_instance_fails_no_request_that_did_not_reach_it(
         statuses = Counter(status for future in running for status in future.result())
     assert statuses[200] > 100
     assert set(statuses) <= {200, 502, CUT}
-    # Each client has one request on its way when the instance dies. A POST whose bytes may have arrived is not
-    # repeated.
-    assert statuses[502] + statuses[CUT] <= 4
+    # Each client has one request on its way when the instance dies, and may send one more into a connection whose end
+    # has not arrived yet. A POST whose bytes may have arrived is not repeated.
+    assert statuses[502] + statuses[CUT] <= 8
     if method == "GET":
         assert statuses[502] == 0
     assert set(ask(gateway, 10)) == {"b"}
