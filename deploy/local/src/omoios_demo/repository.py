@@ -23,6 +23,9 @@ IMPORTER = {
 }
 # Folders that hold what can be made again; a folder of files without git has no list of its own.
 NOT_SOURCE = (".git", ".venv", "venv", "node_modules", "__pycache__", ".omoios", "build", "dist")
+# git hands no configuration down to the process that reads a local repository; without it git refuses one that belongs
+# to another user, as a checkout that is mounted into a container does.
+READ_BY = "--upload-pack=git -c 'safe.directory=*' upload-pack"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ def git(
     environment: Mapping[str, str] | None = None,
     timeout_s: float = 60.0,
     secret: Sequence[tuple[str, str]] = (),
+    stdin: bytes | None = None,
 ) -> str:
     """The output of a git command. `secret`: configuration that must not be seen in a list of processes.
 
@@ -55,7 +59,7 @@ def git(
         given |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=cwd, env=given, capture_output=True, timeout=timeout_s, check=False
+            ["git", *arguments], cwd=cwd, env=given, input=stdin, capture_output=True, timeout=timeout_s, check=False
         )
     except FileNotFoundError as error:
         raise DemoError("git is needed and was not found") from error
@@ -64,7 +68,7 @@ def git(
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip()[-1000:]
         raise DemoError(f"git {' '.join(arguments[:3])}: {said}")
-    return done.stdout.decode("utf-8", "replace")
+    return done.stdout.decode("utf-8", "surrogateescape")
 
 
 def prepare(source: str, folder: Path) -> Repository:
@@ -78,7 +82,7 @@ def prepare(source: str, folder: Path) -> Repository:
     if is_url(source):
         name = name_of(urlsplit(source).path or source)
         target = _empty(folder / f"{name}.git")
-        git("clone", "--quiet", "--bare", source, str(target), timeout_s=CLONE_TIMEOUT_S)
+        git("clone", "--quiet", "--bare", *_reading(source), source, str(target), timeout_s=CLONE_TIMEOUT_S)
         return _described(target, name, f"cloned from {without_credentials(source)}", source)
     path = Path(source).expanduser().resolve()
     if not path.is_dir():
@@ -87,8 +91,11 @@ def prepare(source: str, folder: Path) -> Repository:
     target = _empty(folder / f"{name}.git")
     state = history_of(path)
     if state == "whole":
-        git("clone", "--quiet", "--bare", "--no-hardlinks", str(path), str(target), timeout_s=CLONE_TIMEOUT_S)
-        return _described(target, name, f"cloned from {path}", str(path))
+        git("clone", "--quiet", "--bare", "--no-hardlinks", READ_BY, str(path), str(target), timeout_s=CLONE_TIMEOUT_S)
+        how = f"cloned from {path}"
+        if made := _name_detached_head(target):
+            how += f"; its HEAD is detached, branch {made} was made there"
+        return _described(target, name, how, str(path))
     _from_files(path, target)
     return _described(target, name, f"built from the files in {path}, because {state}", None)
 
@@ -96,6 +103,26 @@ def prepare(source: str, folder: Path) -> Repository:
 def is_url(source: str) -> bool:
     """Whether git would take this from the network: a URL, or `user@host:path`."""
     return "://" in source or re.match(r"^[\w.-]+@[\w.-]+:", source) is not None
+
+
+def _reading(url: str) -> list[str]:
+    return [READ_BY] if url.startswith("file://") else []
+
+
+def _name_detached_head(repository: Path) -> str | None:
+    """The branch made where HEAD names a commit and no branch; None where it names one."""
+    here = f"--git-dir={repository}"
+    try:
+        git(here, "symbolic-ref", "--quiet", "HEAD")
+        return None
+    except DemoError:
+        pass
+    sha = git(here, "rev-parse", "--verify", "HEAD^{commit}").strip()
+    taken = set(git(here, "for-each-ref", "--format=%(refname:short)", "refs/heads").split())
+    branch = next(name for name in ("main", f"detached-{sha[:12]}", f"detached-{sha}") if name not in taken)
+    git(here, "update-ref", f"refs/heads/{branch}", sha)
+    git(here, "symbolic-ref", "HEAD", f"refs/heads/{branch}")
+    return branch
 
 
 def without_credentials(url: str) -> str:
@@ -165,11 +192,24 @@ def _from_files(path: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as index:
         given = {**os.environ, **IMPORTER, "GIT_INDEX_FILE": str(Path(index) / "index")}
         here = (f"--git-dir={target}", f"--work-tree={path}", "-c", "core.bare=false")
-        git(*here, "add", "--all", ".", cwd=path, environment=given, timeout_s=CLONE_TIMEOUT_S)
+        if tracked := _tracked(path):
+            git(*here, "update-index", "--add", "-z", "--stdin", cwd=path, environment=given, stdin=tracked)
+        else:
+            git(*here, "add", "--all", ".", cwd=path, environment=given, timeout_s=CLONE_TIMEOUT_S)
         tree = git(*here, "write-tree", environment=given).strip()
         message = "Import the files as they are"
         commit = git(f"--git-dir={target}", "commit-tree", tree, "-m", message, environment=given).strip()
         git(f"--git-dir={target}", "update-ref", "refs/heads/main", commit)
+
+
+def _tracked(path: Path) -> bytes:
+    """The files that git knows in this checkout and that are there, each ended by NUL; empty where git knows none."""
+    if not (path / ".git").exists():
+        return b""
+    known = git("-C", str(path), "ls-files", "-z", timeout_s=CLONE_TIMEOUT_S).split("\0")
+    # A folder in this list is a submodule, whose commits are not here.
+    there = [name for name in known if name and ((path / name).is_symlink() or (path / name).is_file())]
+    return "".join(f"{name}\0" for name in there).encode("utf-8", "surrogateescape")
 
 
 def _described(path: Path, name: str, how: str, origin: str | None) -> Repository:

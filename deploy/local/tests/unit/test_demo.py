@@ -87,6 +87,46 @@ def test_a_repository_without_a_commit_is_read_from_its_files(tmp_path):
     assert "it has no commit" in found.how
 
 
+def test_a_repository_of_another_user_is_cloned(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    for number, given in enumerate((str(source), f"file://{source}")):
+        assert repository.prepare(given, tmp_path / f"clones-{number}").commits == 2
+
+
+@pytest.mark.parametrize(("taken", "named"), [("trunk", "main"), ("main", "detached-")])
+def test_a_detached_head_becomes_a_branch(source, tmp_path, taken, named):
+    """As a checkout of continuous integration has it: HEAD is a commit that is no branch's tip."""
+    subprocess.run(["git", "-C", source, "branch", "-m", "trunk", taken], check=True)
+    subprocess.run(["git", "-C", source, "checkout", "--quiet", "--detach"], check=True)
+    commit(source, "c.txt", "c\n")
+    found = repository.prepare(str(source), tmp_path / "clones")
+    assert found.branch.startswith(named)
+    assert found.commits == 3
+    assert f"HEAD is detached, branch {found.branch}" in found.how
+    assert repository.git(f"--git-dir={found.path}", "rev-parse", found.branch) == repository.git(
+        "-C", str(source), "rev-parse", "HEAD"
+    )
+
+
+def test_files_of_a_shallow_clone_are_those_that_git_knows(source, tmp_path):
+    (source / "build").mkdir()
+    (source / "gone").write_text("x\n")
+    (source / ".gitignore").write_text("*.lock\n")
+    (source / "a.lock").write_text("x\n")
+    os.symlink("a.txt", source / "link")
+    subprocess.run(["git", "-C", source, "add", "--force", "a.lock"], check=True)
+    commit(source, "build/ü.txt", "kept\n")
+    shallow = tmp_path / "shallow"
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"file://{source}", shallow], check=True)
+    (shallow / "notes.txt").write_text("mine\n")
+    (shallow / "gone").unlink()
+    (shallow / "a.txt").write_text("changed\n")
+    found = repository.prepare(str(shallow), tmp_path / "clones")
+    listed = repository.git(f"--git-dir={found.path}", "ls-tree", "-r", "-z", "--name-only", "main").split("\0")[:-1]
+    assert listed == [".gitignore", "a.lock", "a.txt", "b.txt", "build/ü.txt", "link"]
+    assert repository.git(f"--git-dir={found.path}", "show", "main:a.txt") == "changed\n"
+
+
 def test_what_is_neither_folder_nor_url_is_named(tmp_path):
     with pytest.raises(DemoError, match="neither a folder nor a URL"):
         repository.prepare(str(tmp_path / "nothing"), tmp_path / "clones")

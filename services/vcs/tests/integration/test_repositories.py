@@ -15,7 +15,7 @@ from servicekit.errors import AppError
 from servicekit.ids import new_id
 from servicekit.rpc.wire import from_rpc_error
 from vcs_service.mirror import leases_service as leases
-from vcs_service.mirror.adapters import Git
+from vcs_service.mirror.adapters import Git, closed_environment
 from vcs_service.mirror.repository_adapters import Mirrors
 from vcs_service.mirror.rules import parse_source
 
@@ -147,7 +147,19 @@ class TestMirror:
         git("config", "core.fsmonitor", str(vcs.origin / ".git/hooks/fsmonitor"), cwd=vcs.origin)
         project = await vcs.project()
         await vcs.branch(project, "task-1")
+        asked = {"project_id": project, "branch_name": "omoios/spec"}
+        pushed = await vcs.http.post("/api/v1/branch-workflow/push", json=asked, headers=await vcs.user())
+        assert pushed.status_code == 200, pushed.text
+        assert "omoios/spec" in git("branch", "--format=%(refname:short)", cwd=vcs.origin).split()
         assert not witness.exists()
+
+    async def test_a_repository_of_another_user_in_an_open_folder_is_mirrored(
+        self, vcs: Vcs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = closed_environment() | {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}
+        monkeypatch.setattr("vcs_service.mirror.adapters.closed_environment", lambda: other)
+        repository = await vcs.repository(await vcs.project())
+        assert (repository.state, repository.error) == (pb.REPOSITORY_STATE_READY, "")
 
     async def test_a_file_is_read_at_a_branch(self, vcs: Vcs) -> None:
         commit(vcs.origin, {"large.txt": "x" * (4 * 1024 * 1024 + 1)}, "Large")
