@@ -28,6 +28,8 @@ MANIFEST = "manifest.json"
 ENVELOPE_KEY = "envelope-key"
 # Databases dumped or loaded at once: each keeps one process of PostgreSQL and one of ours busy.
 PARALLEL = 3
+# The order within a folder; everything else comes between.
+GIT_ORDER = {"refs": 0, "objects": 2}
 
 
 class BackupError(RuntimeError):
@@ -65,19 +67,54 @@ def backup(client: StackClient, target: Path | None, *, with_key: bool = True) -
             "revisions": migrations,
             "envelope_key": with_key,
         }
-        temporary = file.with_name(f".{file.name}.part")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as raw, tarfile.open(fileobj=raw, mode="w") as archive:
+        with whole(file) as archive:
             add_text(archive, MANIFEST, json.dumps(manifest, indent=1))
             if with_key:
                 add_text(archive, ENVELOPE_KEY, stack.credentials.envelope_file.read_text())
             for name in SERVICES:
                 archive.add(dumps / f"{name}.dump", f"databases/{name}.dump")
             for service in SERVICES:
-                if client.state.data(service).is_dir():
-                    archive.add(client.state.data(service), f"data/{service}")
-        temporary.replace(file)
+                add_files(archive, client.state.data(service), f"data/{service}")
     return file
+
+
+@contextlib.contextmanager
+def whole(file: Path) -> Iterator[tarfile.TarFile]:
+    """A tar file (0600) that appears under its name when it is complete, and not at all when something failed."""
+    temporary = file.with_name(f".{file.name}.part")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as raw, tarfile.open(fileobj=raw, mode="w") as archive:
+            yield archive
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def add_files(archive: tarfile.TarFile, folder: Path, name: str) -> None:
+    """Add a folder that is being worked in; what vanishes meanwhile was temporary and is left out, as are lock files.
+
+    Of a git repository the refs come first and the objects last: what a ref names is there before the ref is, so no
+    commit made meanwhile leaves a ref in the backup without its objects.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        archive.add(folder, name, recursive=False)
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: (GIT_ORDER.get(entry.name, 1), entry.name))
+        for entry in entries:
+            path, inside = Path(entry.path), f"{name}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                add_files(archive, path, inside)
+            elif entry.is_symlink():
+                archive.add(path, inside)
+            elif entry.is_file() and path.suffix != ".lock":
+                add_file(archive, path, inside)
+
+
+def add_file(archive: tarfile.TarFile, path: Path, name: str) -> None:
+    """Add a regular file as it is when it is opened, whatever replaces it meanwhile."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as content:
+        archive.addfile(archive.gettarinfo(arcname=name, fileobj=content), content)
 
 
 @contextlib.contextmanager
@@ -149,7 +186,8 @@ def restore(client: StackClient, file: Path, only: str | None = None) -> list[st
 
     The stack is stopped, the databases are made anew and JetStream is emptied: relays that find a younger stream than
     their rows publish the outbox again (seven days), and each consumer skips what its inbox knows.
-    Raises BackupError before anything is touched when the file is not a backup or lacks the service.
+    Raises BackupError before anything is touched when the file is not a backup, lacks the service or holds a dump that
+    cannot be read to its end.
     """
     if only is not None and only not in SERVICES:
         raise BackupError(f"unknown service {only}; known are {', '.join(SERVICES)}")
@@ -162,6 +200,8 @@ def restore(client: StackClient, file: Path, only: str | None = None) -> list[st
             raise BackupError(f"{file} holds no database of {', '.join(missing)}")
         client.state.create()
         stack = client.stack()
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            list(pool.map(lambda name: read_through(stack, name, content / "databases" / f"{name}.dump"), chosen))
         if manifest.get("envelope_key"):
             take_key(stack, (content / ENVELOPE_KEY).read_text().strip(), whole=only is None)
         client.down()
@@ -218,6 +258,12 @@ def extract(archive: tarfile.TarFile, folder: Path) -> None:
             raise tarfile.TarError(f"{member.name} leads out of the backup")
         member.mode &= 0o755
         archive.extract(member, folder)
+
+
+def read_through(stack: Stack, name: str, file: Path) -> None:
+    """Read a whole dump without a database. Raises BackupError for a damaged one."""
+    argv = [str(stack.postgres.programs / "pg_restore"), "--file=/dev/null", str(file)]
+    run_postgres_program(stack, argv, f"reading the backup of {name}")
 
 
 def restore_database(stack: Stack, name: str, file: Path) -> None:

@@ -20,6 +20,6 @@ def failures() -> Iterator[None]:
     """Turns expected errors into a message and exit code 1."""
     try:
         yield
-    except (ControlError, StateError, ConnectionError, PermissionError, RuntimeError, ValueError) as error:
+    except (ControlError, StateError, OSError, RuntimeError, ValueError) as error:
         errors.print(str(error), markup=False)
         raise typer.Exit(1) from None

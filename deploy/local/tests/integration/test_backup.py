@@ -1,5 +1,7 @@
 """What a backup holds comes back, also on a machine that has nothing, and a wrong file is refused untouched."""
 
+import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -194,6 +196,79 @@ def test_links_inside_a_backup_are_kept(tmp_path):
             archive.add(source / path, path)
     assert backup.unpack(tmp_path / "saved.tar", folder) == {"format": 1}
     assert (folder / "sub" / "hard").read_text() == (folder / "sub" / "soft").read_text() == '{"format": 1}'
+
+
+COMMITTER = """
+cd "$1"
+tree=$(git rev-parse 'main^{tree}')
+while :; do
+    head=$(git commit-tree "$tree" -p main -m more)
+    git update-ref refs/heads/main "$head"
+    : > objects/tmp_obj_vanishing && rm objects/tmp_obj_vanishing
+done
+"""
+
+
+def test_a_repository_that_is_worked_in_is_whole_in_the_backup(tmp_path):
+    git = ["git", "-c", "safe.directory=*"]
+    who = {"GIT_CONFIG_COUNT": "2"} | {
+        f"GIT_CONFIG_{what}_{number}": text
+        for number, pair in enumerate([("user.name", "Ada"), ("user.email", "ada@example.org")])
+        for what, text in zip(("KEY", "VALUE"), pair, strict=True)
+    }
+    data = tmp_path / "data"
+    bare = data / "mirrors" / "project.git"
+    subprocess.run([*git, "init", "--quiet", "--bare", "--initial-branch=main", bare], check=True)
+    tree = subprocess.check_output([*git, "--git-dir", bare, "mktree"], input="", text=True).strip()
+    first = subprocess.check_output(
+        [*git, "--git-dir", bare, "commit-tree", tree, "-m", "first"], text=True, env=os.environ | who
+    ).strip()
+    subprocess.run([*git, "--git-dir", bare, "update-ref", "refs/heads/main", first], check=True)
+    (bare / "refs" / "heads" / "main.lock.lock").touch()
+    committer = subprocess.Popen(["bash", "-c", COMMITTER, "-", bare], env=os.environ | who)
+    heads = set()
+    try:
+        for number in range(12):
+            with backup.whole(tmp_path / f"{number}.tar") as archive:
+                backup.add_files(archive, data, "data/vcs")
+            saved = tmp_path / f"saved-{number}"
+            saved.mkdir()
+            with tarfile.open(tmp_path / f"{number}.tar") as archive:
+                backup.extract(archive, saved)
+            put = saved / "data" / "vcs" / "mirrors" / "project.git"
+            checked = subprocess.run([*git, "--git-dir", put, "fsck", "--full"], capture_output=True, text=True)
+            assert checked.returncode == 0, checked.stderr
+            heads.add(subprocess.check_output([*git, "--git-dir", put, "rev-parse", "main"]))
+            assert not list(put.rglob("*.lock"))
+    finally:
+        committer.kill()
+        committer.wait()
+    assert len(heads) > 1, "nothing was committed meanwhile"
+
+
+def test_a_backup_that_fails_leaves_nothing_behind(tmp_path):
+    with pytest.raises(OSError, match="disk"), backup.whole(tmp_path / "saved.tar") as archive:
+        backup.add_text(archive, "manifest.json", "{}")
+        raise OSError("disk full")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_dump_is_refused_before_anything_changes(machine, tmp_path):
+    machine.client.up(only=NEEDED)
+    damaged = tmp_path / "damaged.tar"
+    with tarfile.open(machine.file) as whole, tarfile.open(damaged, "w") as archive:
+        for member in whole:
+            if member.isfile():
+                content = whole.extractfile(member).read()
+                if member.name == "databases/vcs.dump":
+                    content = content[: len(content) * 3 // 4]
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+            else:
+                archive.addfile(member)
+    with pytest.raises(BackupError, match="backup of vcs"):
+        backup.restore(machine.client, damaged)
+    assert machine.stack.postgres.execute("SELECT owner FROM kept", "vcs") == "vcs"
 
 
 def test_backup_of_a_stopped_stack_says_so(machine):
