@@ -11,8 +11,8 @@ from vcs_service.mirror.adapters import FETCH_TIMEOUT_S, Git
 from vcs_service.mirror.rules import Source
 
 MAX_FILE = 4 * 1024 * 1024
-# git hands no configuration down to the process that serves a local repository. Reading one that belongs to another user
-# is what an operator allows by listing its folder; writing there would leave files behind that its owner cannot change.
+# git hands no configuration down to the process that serves a local repository. Reading one that belongs to another
+# user is what an operator allows by listing its folder; writing there would leave files that its owner cannot change.
 _READ_BY = "--upload-pack=git -c 'safe.directory=*' upload-pack"
 _WRITE_BY = "--receive-pack=git -c core.hooksPath=/dev/null -c core.fsmonitor=false receive-pack"
 _HEAD = re.compile(r"^ref: refs/heads/(?P<branch>\S+)\tHEAD$", re.MULTILINE)
@@ -39,7 +39,9 @@ class Mirrors:
     async def default_branch(self, source: Source) -> str:
         """The branch that the remote's HEAD names. Raises `vcs.git_failed` when it has none."""
         config = await self.git.pin(source, public_only=self._public_only)
-        result = await self.git.run("ls-remote", "--symref", _READ_BY, "--", source.url, "HEAD", config=config, timeout_s=60)
+        result = await self.git.run(
+            "ls-remote", "--symref", _READ_BY, "--", source.url, "HEAD", config=config, timeout_s=60
+        )
         match = _HEAD.search(result.text)
         if match is None:
             raise GIT_FAILED("The repository has no branch that its HEAD names; it may be empty.")
