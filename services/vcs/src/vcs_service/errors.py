@@ -20,6 +20,7 @@ ATTEMPT_SUPERSEDED = ErrorSpec("vcs.attempt_superseded", Kind.REFUSED, "Another 
 HEAD_MISMATCH = ErrorSpec("vcs.head_mismatch", Kind.CONFLICT, "The branch does not stand at this commit.")
 PUSH_REFUSED = ErrorSpec("vcs.push_refused", Kind.FORBIDDEN, "This push is not allowed.")
 MALFORMED_PUSH = ErrorSpec("vcs.malformed_push", Kind.REFUSED, "The body is not a push.")
+HOST_UNKNOWN = ErrorSpec("vcs.host_unknown", Kind.UNAVAILABLE, "The host of the repository is not known now.", 5.0)
 HOST_REFUSED = ErrorSpec("vcs.host_refused", Kind.REFUSED, "Repositories cannot be fetched from this host.")
 GIT_FAILED = ErrorSpec("vcs.git_failed", Kind.CONFLICT, "git failed.")
 GIT_TIMEOUT = ErrorSpec("vcs.git_timeout", Kind.DEADLINE, "git took too long.", 5.0)

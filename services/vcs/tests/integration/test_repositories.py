@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import grpc
 import pytest
 
 from omoios.vcs.v1 import vcs_pb2 as pb
-from servicekit.errors import AppError
+from servicekit.errors import AppError, Kind
 from servicekit.ids import new_id
 from servicekit.rpc.wire import from_rpc_error
 from vcs_service.mirror import leases_service as leases
@@ -194,6 +195,18 @@ class TestMirror:
             with pytest.raises(AppError) as raised:
                 await call
             assert raised.value.code == code
+
+    async def test_a_host_that_cannot_be_looked_up_now_is_tried_again(
+        self, vcs: Vcs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def away(*_arguments: object, **_options: object) -> None:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+        monkeypatch.setattr(socket, "getaddrinfo", away)
+        source = parse_source("https://example.test/x.git", roots=(), allow_plain_http=False)
+        with pytest.raises(AppError) as raised:
+            await Git(vcs.folder).pin(source, public_only=True)
+        assert (raised.value.code, raised.value.kind) == ("vcs.host_unknown", Kind.UNAVAILABLE)
 
     async def test_only_the_services_named_may_call(self, vcs: Vcs) -> None:
         request = pb.StartMergeRequest(merge_id="m", project_id="p")

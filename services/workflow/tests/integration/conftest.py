@@ -74,6 +74,7 @@ class FakeVcs(vcs_pb2_grpc.VcsServiceServicer):
         self.merges: list[vcs.StartMergeRequest] = []
         self.refuse: AppError | None = None
         self.state = vcs.REPOSITORY_STATE_MIRRORING
+        self.version = 0
         self.known: dict[str, vcs.Merge] = {}
         self.commits: dict[str, int] = {}
 
@@ -83,7 +84,12 @@ class FakeVcs(vcs_pb2_grpc.VcsServiceServicer):
         self.bound.append(request)
         return vcs.BindRepositoryResponse(
             repository=vcs.Repository(
-                project_id=request.project_id, state=self.state, default_branch="main", head_sha="f" * 40
+                project_id=request.project_id,
+                url=request.url,
+                state=self.state,
+                default_branch="main",
+                head_sha="f" * 40,
+                version=self.version,
             )
         )
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from servicekit import context
-from vcs_service.errors import GIT_FAILED, GIT_TIMEOUT, HOST_REFUSED
+from vcs_service.errors import GIT_FAILED, GIT_TIMEOUT, HOST_REFUSED, HOST_UNKNOWN
 from vcs_service.mirror import locks_adapters as locks
 from vcs_service.mirror import rules
 from vcs_service.mirror.rules import Source
@@ -146,7 +146,8 @@ class Git:
     async def pin(self, source: Source, *, public_only: bool) -> list[str]:
         """Configuration that ties the host to addresses that were checked, so that a second look-up cannot differ.
 
-        Raises `vcs.host_refused` when the host is unknown or one of its addresses is not public.
+        Raises `vcs.host_unknown` when the host cannot be looked up, `vcs.host_refused` when one of its addresses is not
+        public.
         """
         if source.is_path or not public_only:
             return []
@@ -154,7 +155,8 @@ class Git:
         try:
             found = await loop.getaddrinfo(source.host, source.port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
-            raise HOST_REFUSED(f"{source.host} is not known.") from error
+            # A name server that is away says the same as one that knows no such host: it is asked again.
+            raise HOST_UNKNOWN(f"{source.host} is not known.") from error
         addresses = sorted({str(entry[4][0]) for entry in found})
         if not addresses or not all(rules.address_is_public(address) for address in addresses):
             raise HOST_REFUSED(f"{source.host} is not a public address.")

@@ -18,6 +18,7 @@ from workflow_service.engine.rules import Move, Refusal, TicketState
 from workflow_service.engine.tables import Ticket
 from workflow_service.errors import TICKET_NOT_FOUND, TRANSITION_REFUSED
 from workflow_service.queue.draft_rules import TaskDraft
+from workflow_service.queue.removal_service import TaskRemoval
 from workflow_service.queue.rules import Hold
 from workflow_service.queue.service import QueueService
 
@@ -45,6 +46,7 @@ class EngineService:
     def __init__(self, db: Database, queue: QueueService) -> None:
         self._db = db
         self._queue = queue
+        self._removal = TaskRemoval(queue)
         self.gates = GateKeeper()
 
     async def own_ticket(self, tx: Tx, principal: Principal) -> str | None:
@@ -106,7 +108,7 @@ class EngineService:
             holds |= Hold.TICKET_NOT_APPROVED
         if ticket.is_blocked:
             holds |= Hold.TICKET_BLOCKED
-        if any(status != "done" for _, _, status in await store.blockers(tx, [ticket.id])):
+        if await store.waiting(tx, [ticket.id]):
             holds |= Hold.TICKET_WAITS
         return int(holds)
 
@@ -167,7 +169,12 @@ class EngineService:
         events.ticket_approval_changed(tx, ticket, by, deleted=delete)
         await self._queue.hold_ticket(tx, ticket.id, Hold.TICKET_NOT_APPROVED, status != "approved")
         if delete:
+            waiting = await store.blocked_by(tx, ticket.id)
+            await self._removal.of_ticket(tx, ticket.id, f"ticket_{status}")
             await store.delete(tx, ticket)
+            await self._weigh_waiting(tx, waiting)
+        elif status != "approved":
+            await self._let_waiting_go(tx, ticket)
 
     async def cycle_with(self, tx: Tx, organization_id: str, pairs: Sequence[tuple[str, str]]) -> list[str] | None:
         """The cycle that (ticket, blocked by) would close, each ticket before the one that waits for it; None if none.
@@ -182,10 +189,7 @@ class EngineService:
     async def wait_for(self, tx: Tx, pairs: Sequence[tuple[str, str]]) -> None:
         """Record (ticket, blocked by), which close no cycle; the tickets' live tasks wait from now on."""
         await store.add_dependencies(tx, pairs)
-        waiting = sorted({pair[0] for pair in pairs})
-        still = {row[0] for row in await store.blockers(tx, waiting) if row[2] != "done"}
-        for ticket_id in waiting:
-            await self._queue.hold_ticket(tx, ticket_id, Hold.TICKET_WAITS, ticket_id in still)
+        await self._weigh_waiting(tx, sorted({pair[0] for pair in pairs}))
 
     # Moves
 
@@ -317,10 +321,13 @@ class EngineService:
             await self._let_waiting_go(tx, ticket)
 
     async def _let_waiting_go(self, tx: Tx, ticket: Ticket) -> None:
-        """This ticket is done, or open again: work of tickets that wait for it may begin, or must wait."""
+        """This ticket is done, refused, or open again: work of tickets that wait for it may begin, or must wait."""
         await tx.session.flush()
-        waiting = await store.blocked_by(tx, ticket.id)
-        still = {row[0] for row in await store.blockers(tx, waiting) if row[2] != "done"}
+        await self._weigh_waiting(tx, await store.blocked_by(tx, ticket.id))
+
+    async def _weigh_waiting(self, tx: Tx, waiting: Sequence[str]) -> None:
+        """Hold the work of each of these tickets exactly if it waits for another one."""
+        still = await store.waiting(tx, waiting)
         for ticket_id in waiting:
             await self._queue.hold_ticket(tx, ticket_id, Hold.TICKET_WAITS, ticket_id in still)
 

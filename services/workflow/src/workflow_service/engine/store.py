@@ -99,15 +99,18 @@ async def upstream_edges(tx: Tx, start: Sequence[str], limit: int) -> list[tuple
     return [(row["blocked_by_id"], row["ticket_id"]) for row in rows]
 
 
-async def blockers(tx: Tx, ticket_ids: Sequence[str]) -> list[tuple[str, str, str]]:
-    """(ticket, blocked by, status of the blocker)."""
-    rows = await tx.session.execute(
-        select(TicketDependency.ticket_id, TicketDependency.blocked_by_id, Ticket.status)
+async def waiting(tx: Tx, ticket_ids: Sequence[str]) -> set[str]:
+    """Those of these tickets that wait for another: one that is not done, and was not refused for good."""
+    rows = await tx.session.scalars(
+        select(TicketDependency.ticket_id)
         .join(Ticket, Ticket.id == TicketDependency.blocked_by_id)
-        .where(TicketDependency.ticket_id.in_(ticket_ids))
-        .order_by(TicketDependency.ticket_id, TicketDependency.blocked_by_id)
+        .where(
+            TicketDependency.ticket_id.in_(ticket_ids),
+            Ticket.status != "done",
+            Ticket.approval_status.notin_(("rejected", "timed_out")),
+        )
     )
-    return [(row[0], row[1], row[2]) for row in rows]
+    return set(rows.all())
 
 
 async def blocked_by(tx: Tx, ticket_id: str) -> list[str]:
@@ -123,6 +126,7 @@ async def blocked_by(tx: Tx, ticket_id: str) -> list[str]:
 async def delete(tx: Tx, ticket: Ticket) -> None:
     """Delete a ticket; its tasks, history and evidence go with it."""
     await tx.session.delete(ticket)
+    await tx.session.flush()
 
 
 async def add_history(tx: Tx, rows: Sequence[dict[str, Any]]) -> None:

@@ -74,7 +74,7 @@ class GraphService:
         edges += [rules.edge(f"ticket-{a}", f"ticket-{b}", "ticket_blocks") for a, b in blocks]
         edges = rules.within(edges, {*ids, *(f"ticket-{one}" for one in known)})
         nodes = [_task_node(row, blocks_count) for row, blocks_count in _with_counts(rows, edges)]
-        nodes += _ticket_nodes(tickets, rows, blocks)
+        nodes += ticket_nodes(tickets, rows, blocks)
         path = rules.critical_path(ids, edges)
         return DependencyGraph(
             nodes=nodes,
@@ -149,14 +149,20 @@ def _task_node(row: Any, blocks_count: int) -> GraphNode:
     )
 
 
-def _ticket_nodes(tickets: Sequence[Ticket], rows: Sequence[Any], blocks: Sequence[tuple[str, str]]) -> list[GraphNode]:
+def ticket_nodes(tickets: Sequence[Ticket], rows: Sequence[Any], blocks: Sequence[tuple[str, str]]) -> list[GraphNode]:
+    """A node for each ticket. `rows`: the tasks that are counted; `blocks`: (blocker, blocked)."""
     status = {ticket.id: ticket.status for ticket in tickets}
     task_count: dict[str, int] = {}
     for row in rows:
         task_count[row.ticket_id] = task_count.get(row.ticket_id, 0) + 1
+    waits_for: dict[str, list[str]] = {}
+    blocks_count: dict[str, int] = {}
+    for blocker, blocked in blocks:
+        waits_for.setdefault(blocked, []).append(blocker)
+        blocks_count[blocker] = blocks_count.get(blocker, 0) + 1
     nodes = []
     for ticket in tickets:
-        before = [a for a, b in blocks if b == ticket.id]
+        before = waits_for.get(ticket.id, [])
         nodes.append(
             GraphNode(
                 id=f"ticket-{ticket.id}",
@@ -167,7 +173,7 @@ def _ticket_nodes(tickets: Sequence[Ticket], rows: Sequence[Any], blocks: Sequen
                 phase_id=ticket.phase_id,
                 priority=ticket.priority,
                 is_blocked=ticket.is_blocked or any(status[one] != "done" for one in before),
-                blocks_count=sum(1 for a, _ in blocks if a == ticket.id),
+                blocks_count=blocks_count.get(ticket.id, 0),
                 ticket_id=ticket.id,
                 task_count=task_count.get(ticket.id, 0),
                 blocked_by=before,

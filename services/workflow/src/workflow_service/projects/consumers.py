@@ -18,6 +18,7 @@ def consumers(projects: ProjectService) -> Consumers:
         await projects.repository_ready(
             tx,
             body.project_id,
+            body.url,
             body.default_branch,
             body.head_sha,
             body.github_owner,
@@ -27,6 +28,7 @@ def consumers(projects: ProjectService) -> Consumers:
 
     @c.on(vcs_events.RepositoryFailed)
     async def repository_failed(tx: Tx, event: Event[vcs_events.RepositoryFailed]) -> None:
-        await projects.repository_failed(tx, event.body.project_id, event.body.error)
+        body = event.body
+        await projects.repository_failed(tx, body.project_id, body.url, body.error, event.version)
 
     return c

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from servicekit.errors import Kind, invalid
 
 STATUSES = ("active", "paused", "archived", "completed")
-BIND_AGAIN_S = 60.0
 MAX_CONCURRENT_TASKS = 1000
 
 _TRANSIENT = frozenset({Kind.UNAVAILABLE, Kind.DEADLINE, Kind.INTERNAL, Kind.RATE_LIMITED, Kind.CONFLICT})
@@ -28,10 +29,27 @@ def concurrent_tasks(settings: Mapping[str, Any]) -> int | None:
 
 
 def bind_delay_s(attempts: int) -> float:
-    """Seconds until the next try to bind a repository: 1 s · 2^n, at most 60 s."""
+    """Seconds until a repository is bound again, or its mirror asked after: 1 s · 2^n, at most 60 s."""
     return min(2.0 ** min(attempts, 10), 60.0)
 
 
 def may_bind_again(kind: Kind) -> bool:
     """Whether a refused binding may succeed later by itself."""
     return kind in _TRANSIENT
+
+
+def same_repository(first: str, second: str) -> bool:
+    """Whether two URLs or paths name one repository, but for how they are written."""
+    return _place(first) == _place(second)
+
+
+def _place(text: str) -> tuple[str, ...]:
+    value = text.strip()
+    if value.startswith("/"):
+        return (str(PurePosixPath(value)),)
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        return (value,)
+    return (parts.scheme, parts.hostname or "", str(port or ""), parts.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
@@ -67,6 +68,8 @@ class ProjectService:
         self._db = db
         self._vcs = vcs
         self._followers = followers
+        self.bindings = db.hint("workflow_bindings")
+        """Wakes the job that binds: a project waits for its repository."""
 
     async def create(self, principal: Principal, body: ProjectCreate, phases: Sequence[str]) -> ProjectOut:
         """A new project. Raises 404 for a foreign organization, 409 for a name that is taken."""
@@ -91,6 +94,8 @@ class ProjectService:
         try:
             async with self._db.uow() as tx:
                 await store.add(tx, project)
+                if project.repository_url:
+                    tx.on_commit(self.bindings.committed)
                 events.project_created(tx, project)
                 return tx.result(project_out(project))
         except IntegrityError as error:
@@ -133,19 +138,28 @@ class ProjectService:
         found = await store.of_repository(tx, organizations, owner, repo)
         if found is not None:
             return found
-        project = Project(
-            id=new_id("project-"),
-            organization_id=organizations[0],
-            created_by=principal.user_id,
-            name=f"{owner}/{repo}",
-            github_owner=owner,
-            github_repo=repo,
-            github_connected=True,
-            settings={},
-        )
-        await store.add(tx, project)
-        events.project_created(tx, project)
-        return project
+        # The name may be that of an archived project, or of one on another repository.
+        for number in itertools.count(1):
+            project = await store.add_if_free(
+                tx,
+                {
+                    "id": new_id("project-"),
+                    "organization_id": organizations[0],
+                    "created_by": principal.user_id,
+                    "name": f"{owner}/{repo}" if number == 1 else f"{owner}/{repo} ({number})",
+                    "github_owner": owner,
+                    "github_repo": repo,
+                    "github_connected": True,
+                },
+            )
+            if project is not None:
+                events.project_created(tx, project)
+                return project
+            # Or somebody made this project meanwhile.
+            found = await store.of_repository(tx, organizations, owner, repo)
+            if found is not None:
+                return found
+        raise AssertionError("unreachable: one of the names is free")
 
     async def patch(
         self, principal: Principal, project_id: str, body: ProjectPatch, phases: Sequence[str]
@@ -161,6 +175,9 @@ class ProjectService:
             async with self._db.uow() as tx:
                 project = await self.require(tx, principal, "project:write", project_id, lock=True)
                 changes = {name: value for name, value in given.items() if getattr(project, name) != value}
+                if project.repository_state == "failed" and "repository_url" in given:
+                    # Naming the repository again has it tried again, also where it is the same one.
+                    changes["repository_url"] = given["repository_url"]
                 if changes:
                     limit_changed = "settings" in changes and project.max_concurrent_tasks != limit
                     if limit_changed:
@@ -170,6 +187,7 @@ class ProjectService:
                             "binding" if given.get("repository_url", project.repository_url) else "none"
                         )
                         project.repository_error, project.bind_attempts, project.bind_after = None, 0, None
+                        tx.on_commit(self.bindings.committed)
                     await self._change(tx, project, changes, limit_changed=limit_changed)
                 return tx.result(project_out(project))
         except IntegrityError as error:
@@ -221,9 +239,11 @@ class ProjectService:
             row = await store.get(tx, project.id, lock=True)
             if row is None or row.version != project.version or row.repository_state not in ("binding", "mirroring"):
                 return
-            delay_s = rules.bind_delay_s(row.bind_attempts) if state is None else rules.BIND_AGAIN_S
+            row.bind_after = await store.now(tx) + timedelta(seconds=rules.bind_delay_s(row.bind_attempts))
             row.bind_attempts += 1
-            row.bind_after = await store.now(tx) + timedelta(seconds=delay_s)
+            if repository is not None:
+                # What vcs said of the repository that was bound before this one is out of date from here on.
+                row.repository_version = max(row.repository_version, repository.version)
             if state is None or state == row.repository_state:
                 row.repository_error = error
             elif state == "ready" and repository is not None:
@@ -234,11 +254,11 @@ class ProjectService:
                 await self._change(tx, row, {"repository_state": state, "repository_error": error})
 
     async def repository_ready(
-        self, tx: Tx, project_id: str, default_branch: str, head_sha: str, owner: str, repo: str, version: int
+        self, tx: Tx, project_id: str, url: str, default_branch: str, head_sha: str, owner: str, repo: str, version: int
     ) -> None:
         """The mirror of the project's repository can be used; word of an older mirror than the known one is nothing."""
         project = await store.get(tx, project_id, lock=True)
-        if project is None or version < project.repository_version:
+        if project is None or _out_of_date(project, version, url, default_branch):
             return
         if owner and repo:
             project.github_owner, project.github_repo, project.github_connected = owner, repo, True
@@ -259,11 +279,14 @@ class ProjectService:
             },
         )
 
-    async def repository_failed(self, tx: Tx, project_id: str, error: str) -> None:
+    async def repository_failed(self, tx: Tx, project_id: str, url: str, error: str, version: int) -> None:
         """The repository could not be mirrored; one that was ready before stays usable."""
         project = await store.get(tx, project_id, lock=True)
         if project is None or project.repository_state not in ("binding", "mirroring"):
             return
+        if _out_of_date(project, version, url):
+            return
+        project.repository_version = version
         await self._change(tx, project, {"repository_state": "failed", "repository_error": error})
 
     async def _change(
@@ -284,3 +307,16 @@ def _phase(phase_id: str, phases: Sequence[str]) -> str:
     if phase_id not in phases:
         raise invalid("default_phase_id", f"must be one of {', '.join(phases)}", phase_id)
     return phase_id
+
+
+def _out_of_date(project: Project, version: int, url: str, branch: str = "") -> bool:
+    """Whether this is about a mirror that the project has left.
+
+    Until vcs has taken a binding, what it says may still be of the one before, under a version that is new here.
+    """
+    if project.repository_state != "binding":
+        return version < project.repository_version
+    if version <= project.repository_version:
+        return True
+    other_url = bool(url and project.repository_url) and not rules.same_repository(url, project.repository_url or "")
+    return other_url or bool(branch and project.default_branch and branch != project.default_branch)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, func, select
+from sqlalchemy.dialects.postgresql import insert
 
 from servicekit.db import Tx
 from workflow_service.projects.tables import Project
@@ -22,6 +24,12 @@ async def add(tx: Tx, project: Project) -> None:
     """Insert; raises IntegrityError when the name is taken."""
     tx.session.add(project)
     await tx.session.flush()
+
+
+async def add_if_free(tx: Tx, values: Mapping[str, Any]) -> Project | None:
+    """Insert, after whoever is inserting the same name has ended; None when the name is taken."""
+    statement = insert(Project).values(values).on_conflict_do_nothing(index_elements=["organization_id", "name"])
+    return (await tx.session.scalars(statement.returning(Project))).one_or_none()
 
 
 async def get(tx: Tx, project_id: str, *, lock: bool = False) -> Project | None:

@@ -357,7 +357,7 @@ class QueueService:
         met = {one: rules.dependency_met(known[one].status, known[one].merge_state) for one in added}
         await store.add_edges(tx, [{"task_id": task_id, "depends_on_id": one, "satisfied": met[one]} for one in added])
         now_on = {one: state for one, state in before.items() if one not in removed} | met
-        await self._recount(tx, task, now_on)
+        await self.recount(tx, task, now_on)
         if added or removed:
             task.version += 1
             events.task_dependencies_changed(tx, task, list(now_on), added, removed)
@@ -365,7 +365,8 @@ class QueueService:
             await self.announce(tx, [task_id])
         return task, list(now_on)
 
-    async def _recount(self, tx: Tx, task: Task, depends_on: dict[str, bool]) -> None:
+    async def recount(self, tx: Tx, task: Task, depends_on: Mapping[str, bool]) -> None:
+        """Have a locked task depend on these, each met or not, and on nothing else."""
         task.unmet_dependencies = sum(1 for met in depends_on.values() if not met)
         was_held = bool(task.holds & Hold.DEPENDENCY_FAILED)
         is_held = await self._weigh(tx, task)

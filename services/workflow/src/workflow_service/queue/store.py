@@ -171,6 +171,30 @@ async def lock_live_of_ticket(tx: Tx, ticket_id: str) -> list[Task]:
     return list(rows.all())
 
 
+async def lock_of_ticket(tx: Tx, ticket_id: str) -> list[Task]:
+    """All tasks of a ticket, locked in the order of their ids."""
+    rows = await tx.session.scalars(
+        select(Task)
+        .where(Task.ticket_id == ticket_id)
+        .order_by(Task.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return list(rows.all())
+
+
+async def waiting_elsewhere(tx: Tx, ids: Sequence[str], ticket_id: str) -> list[str]:
+    """Tasks of other tickets than this one that depend on one of these."""
+    rows = await tx.session.scalars(
+        select(Task.id)
+        .join(TaskDependency, TaskDependency.task_id == Task.id)
+        .where(TaskDependency.depends_on_id.in_(ids), Task.ticket_id != ticket_id)
+        .distinct()
+        .order_by(Task.id)
+    )
+    return list(rows.all())
+
+
 async def executions_of_ticket(tx: Tx, ticket_id: str) -> list[str]:
     """The executions of a ticket's live tasks, in a stable order."""
     rows = await tx.session.scalars(

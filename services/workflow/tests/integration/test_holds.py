@@ -1,0 +1,76 @@
+"""What holds a task is true at each moment, whoever makes, blocks, deletes or archives at the same time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omoios.workflow.events.v1 import events_pb2 as own
+from servicekit.ids import new_id
+
+
+async def project_of(flow: Any, **fields: Any) -> Any:
+    project = await flow.project(**fields)
+    return await flow.call("PATCH", f"/projects/{project['id']}", json={"autonomous_execution_enabled": True})
+
+
+async def ticket_of(flow: Any, project: Any, **fields: Any) -> Any:
+    body = {"project_id": project["id"], "title": f"t {new_id()[-8:]}", "workflow_mode": "quick"}
+    return await flow.call("POST", "/tickets", json=body | fields)
+
+
+async def gated(flow: Any, project: Any) -> Any:
+    """A ticket that waits for an approval, with a task."""
+    settings = flow.running.service.settings
+    object.__setattr__(settings, "ticket_human_review", True)
+    ticket = await ticket_of(flow, project)
+    object.__setattr__(settings, "ticket_human_review", False)
+    spawned = await flow.call("POST", f"/tickets/{ticket['id']}/spawn-phase-tasks")
+    return ticket, spawned["task_ids"][0]
+
+
+async def task_of(flow: Any, ticket: Any) -> str:
+    (task,) = await flow.call("GET", f"/tasks?ticket_id={ticket['id']}")
+    return str(task["id"])
+
+
+async def reasons(flow: Any, task_id: str) -> set[str]:
+    found = await flow.call("GET", f"/tasks/{task_id}/readiness")
+    assert found["ready"] == (found["reasons"] == [])
+    return {one["code"] for one in found["reasons"]}
+
+
+async def test_what_waits_for_a_refused_ticket_goes_on(flow: Any) -> None:
+    project = await project_of(flow)
+    for kept in (False, True):
+        refused, _ = await gated(flow, project)
+        waiting = await ticket_of(flow, project, dependencies={"blocked_by": [refused["id"]]})
+        task = await task_of(flow, waiting)
+        assert await reasons(flow, task) == {"ticket_waits"}
+        object.__setattr__(flow.running.service.settings, "on_reject", "archive" if kept else "delete")
+        body = {"ticket_id": refused["id"], "rejection_reason": "no"}
+        await flow.call("POST", "/tickets/reject", json=body)
+        await flow.call("GET", f"/tickets/{refused['id']}", 200 if kept else 404)
+        assert [one.task_id for one in await flow.claim()] == [task]
+
+
+async def test_a_dependency_on_the_work_of_a_deleted_ticket_ends_with_it(flow: Any) -> None:
+    project = await project_of(flow)
+    refused, gone = await gated(flow, project)
+    waiting, other = await ticket_of(flow, project), await ticket_of(flow, project)
+    task, before = await task_of(flow, waiting), await task_of(flow, other)
+    await flow.call("POST", f"/tasks/{task}/dependencies", json={"depends_on": [gone, before]})
+    await flow.sql("UPDATE tickets SET approval_deadline_at = clock_timestamp() - interval '1 second'")
+    await flow.job("expire-approvals")()
+    await flow.call("GET", f"/tickets/{refused['id']}", 404)
+    assert await reasons(flow, task) == {"dependency_not_completed"}
+    changed = own.TaskDependenciesChanged.FromString(
+        (await flow.events("workflow.task.dependencies_changed.v1"))[-1]["payload"]
+    )
+    assert (changed.task.task_id, list(changed.removed), list(changed.depends_on)) == (task, [gone], [before])
+    # Whoever keeps a copy of the task learns that it is over.
+    assert [row["aggregate_id"] for row in await flow.events("workflow.task.cancelled.v1")] == [gone]
+    (claimed,) = await flow.claim()
+    assert claimed.task_id == before
+    await flow.start(claimed)
+    await flow.complete(claimed)
+    assert [one.task_id for one in await flow.claim()] == [task]
