@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from omoios.workflow.events.v1 import events_pb2 as own
 from servicekit.ids import new_id
+from workflow_service.queue import store
 
 
 async def project_of(flow: Any, **fields: Any) -> Any:
@@ -74,3 +76,56 @@ async def test_a_dependency_on_the_work_of_a_deleted_ticket_ends_with_it(flow: A
     await flow.start(claimed)
     await flow.complete(claimed)
     assert [one.task_id for one in await flow.claim()] == [task]
+
+
+async def test_who_changes_a_cause_waits_for_tasks_that_are_being_made(flow: Any, monkeypatch: Any) -> None:
+    project = await project_of(flow)
+    ticket = await ticket_of(flow, project)
+    path = f"/projects/{project['id']}"
+    causes = {
+        "ticket_blocked": ("POST", f"/tickets/{ticket['id']}/block?blocker_type=waiting_on_clarification", None),
+        "project_not_active": ("PATCH", path, {"status": "paused"}),
+    }
+    real = store.add_all
+    for code, (method, where, change) in causes.items():
+        go_on, reached = asyncio.Event(), asyncio.Event()
+
+        async def slow(tx: Any, rows: Any, go_on: asyncio.Event = go_on, reached: asyncio.Event = reached) -> Any:
+            if rows[0]["task_type"] != "slow":
+                return await real(tx, rows)
+            reached.set()
+            await go_on.wait()
+            return await real(tx, rows)
+
+        monkeypatch.setattr(store, "add_all", slow)
+        body = {"ticket_id": ticket["id"], "title": code, "description": "d", "task_type": "slow"}
+        making = asyncio.create_task(flow.call("POST", "/tasks", 201, json=body))
+        await reached.wait()
+        changing = asyncio.create_task(flow.call(method, where, json=change))
+        # It waits for the lock, or it is through already, as it must not be.
+        waits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        for _ in range(1_000):
+            if changing.done() or await flow.sql(waits):
+                break
+            await asyncio.sleep(0.01)
+        go_on.set()
+        made = await making
+        await changing
+        assert code in await reasons(flow, made["id"])
+
+
+async def test_holds_without_a_cause_and_causes_without_a_hold_are_repaired(flow: Any) -> None:
+    project = await project_of(flow)
+    held, slipped, ended = [await ticket_of(flow, project) for _ in range(3)]
+    tasks = [await task_of(flow, one) for one in (held, slipped, ended)]
+    await flow.call("POST", f"/tickets/{slipped['id']}/block?blocker_type=waiting_on_clarification")
+    await flow.call("POST", f"/tasks/{tasks[2]}/cancel", json={})
+    await flow.sql("UPDATE tasks SET holds = 4 | 64 | 128 | 256 | 32 WHERE id = $1", tasks[0])
+    await flow.sql("UPDATE tasks SET holds = 0 WHERE id = $1", tasks[1])
+    await flow.sql("UPDATE tasks SET holds = 8 WHERE id = $1", tasks[2])
+    assert await flow.job("repair-holds")() == 2
+    holds = {row["id"]: row["holds"] for row in await flow.sql("SELECT id, holds FROM tasks")}
+    # The remedy of a blocked ticket runs; what is no matter of project or ticket stays, and so does what has ended.
+    assert [holds.pop(one) for one in tasks] == [32, 8, 8]
+    assert list(holds.values()) == [0]
+    assert await flow.job("repair-holds")() == 0

@@ -14,12 +14,13 @@ from workflow_service import events
 from workflow_service.dag import rules as dag
 from workflow_service.engine import rules, store
 from workflow_service.engine.gates_service import GateKeeper
+from workflow_service.engine.holds_service import HoldRepair
 from workflow_service.engine.rules import Move, Refusal, TicketState
 from workflow_service.engine.tables import Ticket
 from workflow_service.errors import TICKET_NOT_FOUND, TRANSITION_REFUSED
 from workflow_service.queue.draft_rules import TaskDraft
 from workflow_service.queue.removal_service import TaskRemoval
-from workflow_service.queue.rules import Hold
+from workflow_service.queue.rules import REMEDIATION, Hold
 from workflow_service.queue.service import QueueService
 
 FOLD_BATCH = 20_000
@@ -47,6 +48,8 @@ class EngineService:
         self._db = db
         self._queue = queue
         self._removal = TaskRemoval(queue)
+        self.hold_repair = HoldRepair(db, queue)
+        queue.held_by(self)
         self.gates = GateKeeper()
 
     async def own_ticket(self, tx: Tx, principal: Principal) -> str | None:
@@ -101,16 +104,23 @@ class EngineService:
             events.ticket_created(tx, ticket)
         return tickets
 
-    async def holds(self, tx: Tx, ticket: Ticket) -> int:
-        """The holds that a ticket lays on its tasks."""
-        holds = 0
-        if ticket.approval_status != "approved":
-            holds |= Hold.TICKET_NOT_APPROVED
-        if ticket.is_blocked:
-            holds |= Hold.TICKET_BLOCKED
-        if await store.waiting(tx, [ticket.id]):
-            holds |= Hold.TICKET_WAITS
-        return int(holds)
+    async def laid_on_tasks(self, tx: Tx, ticket_ids: Sequence[str]) -> Mapping[str, int]:
+        """The holds that tickets lay on their tasks; they do not change until this transaction has ended.
+
+        Raises 404 where a ticket does not exist.
+        """
+        tickets = await store.share(tx, ticket_ids)
+        if len(tickets) < len(ticket_ids):
+            raise TICKET_NOT_FOUND()
+        waiting = await store.waiting(tx, ticket_ids)
+        return {
+            ticket.id: int(
+                (Hold.TICKET_NOT_APPROVED if ticket.approval_status != "approved" else 0)
+                | (Hold.TICKET_BLOCKED if ticket.is_blocked else 0)
+                | (Hold.TICKET_WAITS if ticket.id in waiting else 0)
+            )
+            for ticket in tickets
+        }
 
     async def enqueue(
         self,
@@ -125,8 +135,8 @@ class EngineService:
     ) -> str:
         """Queue one task of a ticket; returns its id.
 
-        `fresh`: the ticket was made in this transaction, approved and waiting for no other, so that nothing about it
-        must be read.
+        `fresh`: the ticket was made in this transaction, approved and waiting for no other, in a project that this
+        transaction keeps from changing, so that nothing about them must be read.
         """
         draft = TaskDraft(
             id=new_id(),
@@ -138,10 +148,9 @@ class EngineService:
             task_type=task_type,
             phase_id=phase_id,
             priority=ticket.priority,
-            holds=0 if fresh else await self.holds(tx, ticket),
             execution_config=dict(config),
         )
-        await self._queue.create(tx, [draft], now=ticket.created_at if fresh else None)
+        await self._queue.create(tx, [draft], now=ticket.created_at if fresh else None, settled=fresh)
         return draft.id
 
     async def edit(self, tx: Tx, ticket: Ticket, changes: Mapping[str, Any]) -> None:
@@ -188,6 +197,10 @@ class EngineService:
 
     async def wait_for(self, tx: Tx, pairs: Sequence[tuple[str, str]]) -> None:
         """Record (ticket, blocked by), which close no cycle; the tickets' live tasks wait from now on."""
+        for ticket_id in sorted({pair[0] for pair in pairs}):
+            await self._queue.lock_ticket(tx, ticket_id)
+        # None of them is done or deleted before it is known that somebody waits for it.
+        await self.laid_on_tasks(tx, sorted({pair[1] for pair in pairs}))
         await store.add_dependencies(tx, pairs)
         await self._weigh_waiting(tx, sorted({pair[0] for pair in pairs}))
 
@@ -348,11 +361,11 @@ class EngineService:
             ticket_id=ticket.id,
             title=f"Remediate: {ticket.title[:50]}",
             description=remediation or f"Remove what blocks the ticket: {blocker_type}.",
-            task_type="remediation",
+            task_type=REMEDIATION,
             phase_id=ticket.phase_id,
             priority=ticket.priority,
             # The remedy itself must be able to run while the ticket is blocked.
-            holds=await self.holds(tx, ticket) & ~int(Hold.TICKET_BLOCKED),
+            exempt=int(Hold.TICKET_BLOCKED),
         )
         await self._queue.create(tx, [draft])
         return True

@@ -62,6 +62,12 @@ async def get_many(tx: Tx, ids: Sequence[str], *, lock: bool = False) -> list[Ti
     return list((await tx.session.scalars(statement)).all())
 
 
+async def share(tx: Tx, ids: Sequence[str]) -> list[Ticket]:
+    """Those of these tickets that exist, as they are and stay until this transaction has ended."""
+    statement = select(Ticket).where(Ticket.id.in_(ids)).order_by(Ticket.id).with_for_update(read=True)
+    return list((await tx.session.scalars(statement.execution_options(populate_existing=True))).all())
+
+
 async def add_all(tx: Tx, rows: Sequence[dict[str, Any]]) -> list[Ticket]:
     """Insert tickets with all the same columns; returns them in their order."""
     return await insert_new(tx, Ticket, rows)

@@ -113,10 +113,20 @@ class ProjectService:
             return project_out(await self.require(tx, principal, "project:read", project_id))
 
     async def require(
-        self, tx: Tx, principal: Principal, permission: str, project_id: str, *, lock: bool = False
+        self,
+        tx: Tx,
+        principal: Principal,
+        permission: str,
+        project_id: str,
+        *,
+        lock: bool = False,
+        share: bool = False,
     ) -> Project:
-        """The project, if the caller has `permission` there; 404 where it is unknown or foreign."""
-        project = await store.get(tx, project_id, lock=lock)
+        """The project, if the caller has `permission` there; 404 where it is unknown or foreign.
+
+        `share`: it does not change until this transaction has ended.
+        """
+        project = await store.get(tx, project_id, lock=lock, share=share)
         if project is None:
             raise PROJECT_NOT_FOUND()
         principal.require(permission, project.organization_id, missing=PROJECT_NOT_FOUND)

@@ -18,6 +18,7 @@ COUNT_LIMIT = 100_000
 # Made once: nearly every request of this service reads a project.
 _ONE = select(Project).where(Project.id == bindparam("project"))
 _LOCKED = _ONE.with_for_update(key_share=True)
+_SHARED = _ONE.with_for_update(read=True).execution_options(populate_existing=True)
 
 
 async def add(tx: Tx, project: Project) -> None:
@@ -32,9 +33,10 @@ async def add_if_free(tx: Tx, values: Mapping[str, Any]) -> Project | None:
     return (await tx.session.scalars(statement.returning(Project))).one_or_none()
 
 
-async def get(tx: Tx, project_id: str, *, lock: bool = False) -> Project | None:
-    """One project, locked against other writers on request."""
-    return (await tx.session.scalars(_LOCKED if lock else _ONE, {"project": project_id})).one_or_none()
+async def get(tx: Tx, project_id: str, *, lock: bool = False, share: bool = False) -> Project | None:
+    """One project; on request locked against other writers, or shared with others that read what must not change."""
+    statement = _LOCKED if lock else _SHARED if share else _ONE
+    return (await tx.session.scalars(statement, {"project": project_id})).one_or_none()
 
 
 async def of_repository(tx: Tx, organization_ids: Sequence[str], owner: str, repo: str) -> Project | None:

@@ -10,7 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class TaskDraft:
-    """A task to be made. `depends_on`: ids of tasks, of this batch or existing. `holds`: those of ticket and spec."""
+    """A task to be made. `depends_on`: ids of tasks, of this batch or existing. `holds`: those of the spec.
+
+    `exempt`: holds of its ticket that do not count for this task.
+    """
 
     id: str
     organization_id: str
@@ -22,6 +25,7 @@ class TaskDraft:
     phase_id: str
     priority: str
     holds: int = 0
+    exempt: int = 0
     spec_id: str | None = None
     spec_task_id: str | None = None
     execution_id: str | None = None

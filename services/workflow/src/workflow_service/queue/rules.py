@@ -43,6 +43,9 @@ MERGE_MERGED = "merged"
 MERGE_CONFLICTED = "conflicted"
 MERGE_FAILED = "failed"
 
+REMEDIATION = "remediation"
+"""The type of a task that removes what blocks its ticket."""
+
 MAX_LEASE_S = 600
 DEFAULT_LEASE_S = 60
 MIN_LEASE_S = 10

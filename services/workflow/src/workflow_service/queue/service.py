@@ -62,15 +62,31 @@ class TaskFollower(Protocol):
         """These tasks started, ended or were queued again, in this transaction."""
 
 
+class TicketHolds(Protocol):
+    """The room above that knows what tickets lay on their tasks."""
+
+    async def laid_on_tasks(self, tx: Tx, ticket_ids: Sequence[str]) -> Mapping[str, int]:
+        """The holds of each of these tickets; they do not change until this transaction has ended. 404 without one."""
+
+
 class QueueService:
     """Tasks and their dependencies. Joins the transactions of its callers; the claim side is in `ClaimService`."""
 
     def __init__(self) -> None:
         self._followers: list[TaskFollower] = []
+        self._tickets: TicketHolds | None = None
 
     def follow(self, follower: TaskFollower) -> None:
         """Have `follower` told of every change of state."""
         self._followers.append(follower)
+
+    def held_by(self, tickets: TicketHolds) -> None:
+        """Have `tickets` say what tickets lay on their tasks."""
+        self._tickets = tickets
+
+    async def laid_on_tasks(self, tx: Tx, ticket_ids: Sequence[str]) -> Mapping[str, int]:
+        """The holds that these tickets lay on their tasks, which stay so until this transaction has ended."""
+        return {} if self._tickets is None else await self._tickets.laid_on_tasks(tx, ticket_ids)
 
     async def tell(self, tx: Tx, changes: Sequence[TaskChange]) -> None:
         """Tell every follower, after the rows were flushed."""
@@ -89,18 +105,30 @@ class QueueService:
     # Making
 
     async def create(
-        self, tx: Tx, drafts: Sequence[TaskDraft], *, announce: bool = True, now: datetime | None = None
+        self,
+        tx: Tx,
+        drafts: Sequence[TaskDraft],
+        *,
+        announce: bool = True,
+        now: datetime | None = None,
+        settled: bool = False,
     ) -> list[Task]:
         """Make tasks. Their dependencies are other drafts or existing tasks of the same organization.
 
+        Everybody who makes tasks comes by here, where project and ticket are kept from changing until the commit: who
+        sets or clears a hold does not see rows of other transactions.
+
+        `settled`: this transaction keeps the projects so already, and has made the tickets, which hold nothing.
         `now`: what the database's clock said in this transaction; without it the clock is asked.
 
         Raises 404 for a dependency that does not exist there. The drafts among themselves must be acyclic.
         """
         if not drafts:
             return []
+        wanted = {draft.project_id for draft in drafts}
+        projects = await (store.projects_of(tx, wanted) if settled else store.share_projects(tx, wanted))
         known = await self._known_dependencies(tx, drafts)
-        projects = await store.projects_of(tx, {draft.project_id for draft in drafts})
+        laid = {} if settled else await self.laid_on_tasks(tx, sorted({draft.ticket_id for draft in drafts}))
         dependents: dict[str, int] = {}
         for draft in drafts:
             for before in draft.depends_on:
@@ -110,7 +138,8 @@ class QueueService:
         edges: list[dict[str, Any]] = []
         for place, draft in enumerate(drafts):
             unmet = 0
-            holds = draft.holds | _project_holds(projects[draft.project_id], draft)
+            holds = draft.holds | laid.get(draft.ticket_id, 0) & ~draft.exempt
+            holds |= project_holds(projects[draft.project_id], draft.spec_id, draft.execution_config)
             for before in draft.depends_on:
                 task = known.get(before)
                 met = task is not None and rules.dependency_met(task.status, task.merge_state)
@@ -416,14 +445,15 @@ def reset(task: Task, now: datetime) -> None:
     task.rescore_at = now
 
 
-def _project_holds(project: Project, draft: TaskDraft) -> Hold:
+def project_holds(project: Project, spec_id: str | None, execution_config: Mapping[str, Any]) -> Hold:
+    """What a project lays on a task of this spec, or of none."""
     holds = Hold(0)
     if project.status in ("archived", "paused", "completed"):
         holds |= Hold.PROJECT_NOT_ACTIVE
     if project.repository_state not in ("none", "ready"):
         holds |= Hold.REPOSITORY_NOT_READY
-    forced = bool(draft.execution_config.get("force_execute"))
-    if draft.spec_id is None and not project.autonomous_execution_enabled and not forced:
+    forced = bool(execution_config.get("force_execute"))
+    if spec_id is None and not project.autonomous_execution_enabled and not forced:
         holds |= Hold.NOT_AUTONOMOUS
     return holds
 

@@ -424,6 +424,18 @@ async def projects_of(tx: Tx, ids: Iterable[str]) -> dict[str, Project]:
     return {project.id: project for project in rows}
 
 
+async def share_projects(tx: Tx, ids: Iterable[str]) -> dict[str, Project]:
+    """Projects by id, as they are and stay until this transaction has ended."""
+    rows = await tx.session.scalars(
+        select(Project)
+        .where(Project.id.in_(sorted(ids)))
+        .order_by(Project.id)
+        .with_for_update(read=True)
+        .execution_options(populate_existing=True)
+    )
+    return {project.id: project for project in rows}
+
+
 async def active_counts(tx: Tx, organization_id: str, project_id: str) -> tuple[int, int]:
     """Tasks that count against the limits: of the organization, of the project."""
     active = ("claiming", "assigned", "running", "validating")

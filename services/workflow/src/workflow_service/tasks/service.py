@@ -131,7 +131,6 @@ class TaskService:
                 task_type=body.task_type,
                 phase_id=phase_id,
                 priority=_priority(body.priority),
-                holds=await self._engine.holds(tx, ticket),
                 depends_on=tuple(dict.fromkeys(body.dependencies.depends_on)) if body.dependencies else (),
                 required_capabilities=tuple(body.required_capabilities),
                 owned_files=tuple(body.execution_config.files) if body.execution_config else (),

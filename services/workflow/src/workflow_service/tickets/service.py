@@ -126,9 +126,10 @@ class TicketService:
 
     async def _project(self, tx: Tx, principal: Principal, body: TicketCreate) -> Project:
         if body.project_id is not None:
-            project = await self._projects.require(tx, principal, "ticket:write", body.project_id)
+            project = await self._projects.require(tx, principal, "ticket:write", body.project_id, share=True)
         elif body.github_owner and body.github_repo:
-            project = await self._projects.of_repository(tx, principal, body.github_owner, body.github_repo)
+            found = await self._projects.of_repository(tx, principal, body.github_owner, body.github_repo)
+            project = await self._projects.require(tx, principal, "ticket:write", found.id, share=True)
         else:
             raise invalid("project_id", "is needed, or github_owner and github_repo")
         if project.status == "archived":
