@@ -129,3 +129,44 @@ async def test_holds_without_a_cause_and_causes_without_a_hold_are_repaired(flow
     assert [holds.pop(one) for one in tasks] == [32, 8, 8]
     assert list(holds.values()) == [0]
     assert await flow.job("repair-holds")() == 0
+
+
+async def test_work_of_linked_tickets_shares_the_fate_of_the_spec(flow: Any) -> None:
+    project = await project_of(flow)
+    spec, other = await flow.spec(project["id"]), await flow.spec(project["id"], None, title="Other")
+    (planned, *_) = (await flow.call("GET", f"/specs/{spec['id']}/linked-tickets"))["tickets"]
+    taken = await flow.call("POST", f"/specs/{other['id']}/link-tickets", json={"ticket_ids": [planned["id"]]})
+    assert (taken["linked_count"], taken["ticket_ids"]) == (0, []), "a plan's ticket stays with its spec"
+    ticket = await ticket_of(flow, project)
+    links = {"ticket_ids": [ticket["id"]]}
+    task = await task_of(flow, ticket)
+    assert (await flow.call("POST", f"/specs/{spec['id']}/link-tickets", json=links))["linked_count"] == 1
+    await flow.call("DELETE", f"/specs/{spec['id']}")
+    late = {"ticket_id": ticket["id"], "title": "late", "description": "d"}
+    added = await flow.call("POST", "/tasks", 201, json=late)
+    assert await reasons(flow, task) == await reasons(flow, added["id"]) == {"spec_archived"}
+    assert await flow.call("GET", f"/tasks?ticket_id={ticket['id']}") == []
+    assert (await flow.claim(), await flow.job("repair-holds")()) == ([], 0)
+    await flow.call("POST", f"/specs/{spec['id']}/unlink-tickets", json=links)
+    shown = (await flow.call("GET", f"/tickets?project_id={project['id']}"))["tickets"]
+    assert [one["id"] for one in shown] == [ticket["id"]]
+    assert len(await flow.call("GET", f"/tasks?ticket_id={ticket['id']}")) == 2
+    assert {one.task_id for one in await flow.claim()} == {task, added["id"]}
+
+
+async def test_a_cancelled_task_does_not_keep_its_ticket_open(flow: Any) -> None:
+    project = await project_of(flow)
+    for last in ("completed", "cancelled"):
+        ticket = await ticket_of(flow, project)
+        dropped = await task_of(flow, ticket)
+        more = {"ticket_id": ticket["id"], "title": "more", "description": "d"}
+        kept = (await flow.call("POST", "/tasks", 201, json=more))["id"]
+        if last == "completed":
+            await flow.call("POST", f"/tasks/{dropped}/cancel", json={})
+        claimed = next(one for one in await flow.claim() if one.task_id == kept)
+        await flow.start(claimed)
+        await flow.complete(claimed)
+        if last == "cancelled":
+            assert (await flow.call("GET", f"/tickets/{ticket['id']}"))["status"] == "building"
+            await flow.call("POST", f"/tasks/{dropped}/cancel", json={})
+        assert (await flow.call("GET", f"/tickets/{ticket['id']}"))["status"] == "done"

@@ -120,12 +120,16 @@ class CoordinationService:
                 await self._engine.work_started(tx, task.ticket_id)
             elif task.resolves_task_id is not None:
                 await self._resolution_changed(tx, change)
+        # Before the end of an execution, after which its cancelled tasks count as work left to do.
+        for change in changes:
+            task = change.task
+            if queue_rules.dependency_met(task.status, task.merge_state):
+                await self._engine.work_ended(tx, task.ticket_id, task.phase_id)
+            elif task.status == queue_rules.CANCELLED:
+                await self._engine.work_dropped(tx, task.ticket_id)
         for execution_id in dict.fromkeys(change.task.execution_id for change in changes):
             if execution_id is not None:
                 await self._go_on(tx, execution_id)
-        for change in changes:
-            if queue_rules.dependency_met(change.task.status, change.task.merge_state):
-                await self._engine.work_ended(tx, change.task.ticket_id, change.task.phase_id)
 
     async def _resolution_changed(self, tx: Tx, change: TaskChange) -> None:
         task, status = change.task, change.task.status

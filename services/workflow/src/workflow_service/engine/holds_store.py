@@ -20,6 +20,7 @@ WITH seen AS (
             THEN {Hold.NOT_AUTONOMOUS:d} ELSE 0 END
         | CASE WHEN k.approval_status <> 'approved' THEN {Hold.TICKET_NOT_APPROVED:d} ELSE 0 END
         | CASE WHEN k.is_blocked AND t.task_type <> '{REMEDIATION}' THEN {Hold.TICKET_BLOCKED:d} ELSE 0 END
+        | CASE WHEN k.hidden THEN {Hold.SPEC_ARCHIVED:d} ELSE 0 END
         | CASE WHEN EXISTS (
             SELECT 1 FROM ticket_dependencies d JOIN tickets b ON b.id = d.blocked_by_id
             WHERE d.ticket_id = k.id AND b.status <> 'done' AND b.approval_status NOT IN ('rejected', 'timed_out')

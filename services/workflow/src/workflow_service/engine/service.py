@@ -19,6 +19,7 @@ from workflow_service.engine.rules import Move, Refusal, TicketState
 from workflow_service.engine.tables import Ticket
 from workflow_service.errors import TICKET_NOT_FOUND, TRANSITION_REFUSED
 from workflow_service.queue.draft_rules import TaskDraft
+from workflow_service.queue.holds_service import TaskHolds
 from workflow_service.queue.removal_service import TaskRemoval
 from workflow_service.queue.rules import REMEDIATION, Hold
 from workflow_service.queue.service import QueueService
@@ -48,6 +49,7 @@ class EngineService:
         self._db = db
         self._queue = queue
         self._removal = TaskRemoval(queue)
+        self._holds = TaskHolds(queue)
         self.hold_repair = HoldRepair(db, queue)
         queue.held_by(self)
         self.gates = GateKeeper()
@@ -117,6 +119,7 @@ class EngineService:
             ticket.id: int(
                 (Hold.TICKET_NOT_APPROVED if ticket.approval_status != "approved" else 0)
                 | (Hold.TICKET_BLOCKED if ticket.is_blocked else 0)
+                | (Hold.SPEC_ARCHIVED if ticket.hidden else 0)
                 | (Hold.TICKET_WAITS if ticket.id in waiting else 0)
             )
             for ticket in tickets
@@ -164,8 +167,20 @@ class EngineService:
         events.ticket_updated(tx, ticket, {name: value for name, value in real.items() if name != "context"})
 
     async def hide(self, tx: Tx, spec_id: str, hidden: bool) -> None:
-        """Leave the tickets of a spec out of lists, boards and counts, or take them in again."""
+        """Leave the tickets of a spec with their tasks out of lists, boards, counts and claims, or the reverse."""
+        ids = await store.ids_of_spec(tx, spec_id)
+        await self._holds.hide(tx, ids, hidden)
         await store.hide_of_spec(tx, spec_id, hidden)
+        # Tasks that were being made until the tickets were locked.
+        await self._holds.hide(tx, ids, hidden)
+
+    async def link(self, tx: Tx, ticket: Ticket, spec_id: str | None, *, archived: bool) -> None:
+        """Have a locked ticket belong to a spec, or to none, and share its fate. `archived`: that of the spec."""
+        changed = ticket.hidden != archived
+        ticket.hidden = archived
+        await self.edit(tx, ticket, {"spec_id": spec_id})
+        if changed:
+            await self._holds.hide(tx, [ticket.id], archived)
 
     async def decide_approval(
         self, tx: Tx, ticket: Ticket, status: str, by: str, reason: str | None, *, delete: bool
@@ -281,6 +296,12 @@ class EngineService:
             await self.move_automatically(tx, ticket, "finish", "all tasks are completed")
         else:
             await self.progress(tx, ticket, COLLECTED_BY_WORKFLOW)
+
+    async def work_dropped(self, tx: Tx, ticket_id: str) -> None:
+        """A task of this ticket was cancelled. Where what else there was has ended well, the ticket goes on after it."""
+        done = [rules.known_phase(one) or rules.IMPLEMENTATION for one in await store.completed_phases(tx, ticket_id)]
+        if done:
+            await self.work_ended(tx, ticket_id, max(done, key=lambda one: rules.PHASES[one].sequence_order))
 
     async def progress(self, tx: Tx, ticket: Ticket, by: str) -> Move | Refusal:
         """Move a locked ticket one step along the chain of statuses, if the gate of its phase is met."""

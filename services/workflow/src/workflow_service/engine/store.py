@@ -22,6 +22,7 @@ from workflow_service.engine.tables import (
     TicketDependency,
 )
 from workflow_service.locks.rules import LockClass, advisory_lock
+from workflow_service.queue.rules import Hold
 from workflow_service.queue.tables import Task
 
 _LOCK_DEPENDENCIES = text(f"SELECT {advisory_lock(LockClass.TICKET_DEPENDENCIES, ':id')}")
@@ -204,18 +205,35 @@ async def task_results(tx: Tx, ticket_id: str, phase_id: str) -> list[dict[str, 
 
 
 async def task_counts(tx: Tx, ticket_id: str, phase_id: str | None = None) -> tuple[int, int]:
-    """Tasks of a ticket, of one phase or all, and those of them that are not completed and merged."""
+    """Tasks of a ticket, of one phase or all, and those of them that are not completed and merged.
+
+    One that was cancelled by itself is no work any more. Those whose execution was ended are: it may begin again.
+    """
     done = (Task.status == "completed") & Task.merge_state.in_(("none", "merged"))
-    statement = select(func.count(), func.count().filter(~done)).where(Task.ticket_id == ticket_id)
+    dropped = (Task.status == "cancelled") & (Task.holds.op("&")(int(Hold.SPEC_NOT_EXECUTING)) == 0)
+    statement = select(func.count(), func.count().filter(~done)).where(Task.ticket_id == ticket_id, ~dropped)
     if phase_id is not None:
         statement = statement.where(Task.phase_id == phase_id)
     row = (await tx.session.execute(statement)).one()
     return row[0], row[1]
 
 
+async def completed_phases(tx: Tx, ticket_id: str) -> list[str]:
+    """The phases in which a ticket has completed tasks."""
+    statement = select(Task.phase_id).where(Task.ticket_id == ticket_id, Task.status == "completed").distinct()
+    return list((await tx.session.scalars(statement)).all())
+
+
 async def add_gate_result(tx: Tx, row: dict[str, Any]) -> None:
     """Insert what a validation found."""
     await tx.session.execute(insert(GateResult), [row])
+
+
+async def ids_of_spec(tx: Tx, spec_id: str) -> list[str]:
+    """The tickets of a spec."""
+    return list(
+        (await tx.session.scalars(select(Ticket.id).where(Ticket.spec_id == spec_id).order_by(Ticket.id))).all()
+    )
 
 
 async def hide_of_spec(tx: Tx, spec_id: str, hidden: bool) -> None:

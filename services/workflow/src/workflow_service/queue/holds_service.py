@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from servicekit.db import Tx
 from workflow_service.queue import rules, store
 from workflow_service.queue.rules import Hold
 from workflow_service.queue.service import QueueService, project_holds
 
 OF_PROJECT = Hold.PROJECT_NOT_ACTIVE | Hold.REPOSITORY_NOT_READY | Hold.NOT_AUTONOMOUS
-OF_TICKET = Hold.TICKET_NOT_APPROVED | Hold.TICKET_BLOCKED | Hold.TICKET_WAITS
+OF_TICKET = Hold.TICKET_NOT_APPROVED | Hold.TICKET_BLOCKED | Hold.TICKET_WAITS | Hold.SPEC_ARCHIVED
 
 
 class TaskHolds:
@@ -16,6 +18,10 @@ class TaskHolds:
 
     def __init__(self, queue: QueueService) -> None:
         self._queue = queue
+
+    async def hide(self, tx: Tx, ticket_ids: Sequence[str], hidden: bool) -> None:
+        """The spec of these tickets is archived: their tasks leave lists and are claimed no more; or the reverse."""
+        await self._queue.announce(tx, await store.hide_of_tickets(tx, ticket_ids, hidden))
 
     async def weigh(self, tx: Tx, task_id: str) -> bool:
         """Give a pending task the holds of its project and ticket, which are kept from changing; whether it had others.

@@ -63,6 +63,7 @@ class Hold(IntFlag):
     PROJECT_NOT_ACTIVE = 64
     TICKET_WAITS = 128
     REPOSITORY_NOT_READY = 256
+    SPEC_ARCHIVED = 512
 
 
 HOLD_TEXT: Mapping[Hold, tuple[str, str]] = {
@@ -74,6 +75,7 @@ HOLD_TEXT: Mapping[Hold, tuple[str, str]] = {
     Hold.DEPENDENCY_FAILED: ("dependency_failed", "Something this task depends on failed or was cancelled."),
     Hold.PROJECT_NOT_ACTIVE: ("project_not_active", "The project is paused, completed or archived."),
     Hold.TICKET_WAITS: ("ticket_waits", "The ticket waits for another ticket to be done."),
+    Hold.SPEC_ARCHIVED: ("spec_archived", "The spec that the ticket belongs to is archived."),
     Hold.REPOSITORY_NOT_READY: ("repository_not_ready", "The project's repository is not ready."),
 }
 

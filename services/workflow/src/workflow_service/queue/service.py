@@ -225,10 +225,6 @@ class QueueService:
         await store.lock_execution(tx, execution_id)
         await self.announce(tx, await store.set_hold(tx, hold, on, "execution", execution_id))
 
-    async def hide(self, tx: Tx, spec_id: str, hidden: bool) -> None:
-        """Leave the tasks of a spec out of lists, or take them in again."""
-        await store.hide_of_spec(tx, spec_id, hidden)
-
     async def readiness(self, tx: Tx, task: Task, default_cap: int) -> Readiness:
         """Everything a claim of this task would look at, besides the task's own columns."""
         project = (await store.projects_of(tx, [task.project_id]))[task.project_id]
@@ -480,6 +476,7 @@ def _row(
         "score": rules.score(scored, now),
         "rescore_at": rules.rescore_at(scored, now),
         "holds": holds,
+        "hidden": bool(holds & Hold.SPEC_ARCHIVED),
         "unmet_dependencies": unmet,
         "required_capabilities": list(draft.required_capabilities),
         "owned_files": list(draft.owned_files),

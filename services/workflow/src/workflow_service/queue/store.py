@@ -376,15 +376,24 @@ async def hold_all_of_execution(tx: Tx, execution_id: str, hold: Hold) -> None:
     )
 
 
-async def hide_of_spec(tx: Tx, spec_id: str, hidden: bool) -> None:
-    """Leave the tasks of a spec out of lists, or take them in again."""
-    locked = select(Task.id).where(Task.spec_id == spec_id).order_by(Task.id).with_for_update().cte("locked")
-    await tx.session.execute(
-        update(Task)
-        .where(Task.id == locked.c.id)
-        .values(hidden=hidden, version=Task.version + 1)
-        .execution_options(synchronize_session=False)
+async def hide_of_tickets(tx: Tx, ticket_ids: Sequence[str], hidden: bool) -> list[str]:
+    """Leave the tasks of tickets out of lists and hold them, or the reverse. Returns the tasks changed."""
+    connection = await tx.connection()
+    rows = await connection.fetch(
+        """
+        WITH locked AS (
+            SELECT id FROM tasks WHERE ticket_id = ANY($1) AND (hidden <> $2 OR (holds & $3 <> 0) <> $2)
+            ORDER BY id FOR UPDATE
+        )
+        UPDATE tasks t SET hidden = $2, holds = CASE WHEN $2 THEN t.holds | $3 ELSE t.holds & ~$3 END,
+            version = t.version + 1, updated_at = clock_timestamp()
+        FROM locked WHERE t.id = locked.id RETURNING t.id
+        """,
+        list(ticket_ids),
+        hidden,
+        int(Hold.SPEC_ARCHIVED),
     )
+    return [row["id"] for row in rows]
 
 
 async def set_autonomy(tx: Tx, project_id: str, on: bool) -> list[str]:

@@ -266,33 +266,41 @@ class SpecPartsService:
     # Tickets
 
     async def link_tickets(self, principal: Principal, spec_id: str, body: LinkBody) -> Linked:
-        """Link tickets of the same project; others are left out as if they were not there."""
-        linked, already, processed = 0, 0, []
+        """Link tickets of the same project; others are left out as if they were not there.
+
+        So is a ticket that another spec made for itself.
+        """
+        linked, processed = 0, []
+        wanted = list(dict.fromkeys(body.ticket_ids))
         async with self._db.uow() as tx:
-            spec = await self._specs.require(tx, principal, "document:write", spec_id)
-            for ticket_id in dict.fromkeys(body.ticket_ids):
-                ticket = await self._engine.lock(tx, ticket_id)
+            await self._specs.require(tx, principal, "document:write", spec_id)
+            tickets = {one: await self._engine.lock(tx, one) for one in sorted(wanted)}
+            # Locked: it is not archived meanwhile.
+            spec = await self._locked(tx, principal, spec_id)
+            for ticket_id in wanted:
+                ticket = tickets[ticket_id]
                 if ticket is None or ticket.project_id != spec.project_id:
                     continue
-                processed.append(ticket_id)
-                if ticket.spec_id == spec_id:
-                    already += 1
+                if ticket.spec_id not in (None, spec_id) and rules.belongs_for_good(ticket.context):
                     continue
-                await self._engine.edit(tx, ticket, {"spec_id": spec_id})
-                linked += 1
+                processed.append(ticket_id)
+                if ticket.spec_id != spec_id:
+                    await self._engine.link(tx, ticket, spec_id, archived=spec.archived)
+                    linked += 1
+            already = len(processed) - linked
             return tx.result(
                 Linked(spec_id=spec_id, linked_count=linked, already_linked_count=already, ticket_ids=processed)
             )
 
     async def unlink_tickets(self, principal: Principal, spec_id: str, body: LinkBody) -> Unlinked:
-        """Unlink tickets of this spec; a ticket that its plan made stays."""
+        """Unlink tickets of this spec; a ticket that it made for itself stays."""
         unlinked = 0
         async with self._db.uow() as tx:
             await self._specs.require(tx, principal, "document:write", spec_id)
-            for ticket_id in dict.fromkeys(body.ticket_ids):
+            for ticket_id in sorted(set(body.ticket_ids)):
                 ticket = await self._engine.lock(tx, ticket_id)
-                if ticket is not None and ticket.spec_id == spec_id and ticket.context.get("source") != "plan":
-                    await self._engine.edit(tx, ticket, {"spec_id": None})
+                if ticket is not None and ticket.spec_id == spec_id and not rules.belongs_for_good(ticket.context):
+                    await self._engine.link(tx, ticket, None, archived=False)
                     unlinked += 1
             return tx.result(Unlinked(spec_id=spec_id, unlinked_count=unlinked))
 

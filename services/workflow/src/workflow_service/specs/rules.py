@@ -141,3 +141,8 @@ def spec_task_status(task_status: str | None, merge_state: str, held: bool, own:
     if task_status in ("pending", "needs_revision"):
         return "blocked" if held else "pending"
     return "in_progress"
+
+
+def belongs_for_good(ticket_context: Mapping[str, Any]) -> bool:
+    """Whether a ticket was made of its spec, by the plan or for tasks added by hand: it stays with that spec."""
+    return ticket_context.get("source") in ("plan", "spec_task_execution")

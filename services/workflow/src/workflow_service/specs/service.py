@@ -312,7 +312,6 @@ class SpecService:
             await self.require(tx, principal, "document:write", spec_id)
             await self._coordination.cancel(tx, spec_id, "spec_archived")
             spec = await self.require(tx, principal, "document:write", spec_id, lock=True)
-            await self._queue.hide(tx, spec_id, True)
             await self._engine.hide(tx, spec_id, True)
             if not spec.archived:
                 spec.archived, spec.archived_at = True, await store.now(tx)
