@@ -298,7 +298,7 @@ class EngineService:
             await self.progress(tx, ticket, COLLECTED_BY_WORKFLOW)
 
     async def work_dropped(self, tx: Tx, ticket_id: str) -> None:
-        """A task of this ticket was cancelled. Where what else there was has ended well, the ticket goes on after it."""
+        """A task was cancelled: the ticket goes on if all of its other tasks have ended well."""
         done = [rules.known_phase(one) or rules.IMPLEMENTATION for one in await store.completed_phases(tx, ticket_id)]
         if done:
             await self.work_ended(tx, ticket_id, max(done, key=lambda one: rules.PHASES[one].sequence_order))
