@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import vcs_service.branch_workflow.tables
 import vcs_service.commits.tables
 import vcs_service.merging.tables
 import vcs_service.mirror.tables

@@ -13,10 +13,10 @@ ACCESS = AccessTable(
         "commits.list_agent_commits": Access("ticket:read"),
         "commits.get_commit": Access("ticket:read", _PEOPLE_AND_SANDBOXES),
         "commits.get_commit_diff": Access("ticket:read", _PEOPLE_AND_SANDBOXES),
-        "branch_workflow.start_branch": Access("ticket:write"),
-        "branch_workflow.finish_branch": Access("ticket:write"),
+        "branch_workflow.start_branch": Access("ticket:write", _PEOPLE_AND_SANDBOXES),
+        "branch_workflow.finish_branch": Access("ticket:write", _PEOPLE_AND_SANDBOXES),
         "branch_workflow.merge_branch": Access("ticket:write"),
-        "branch_workflow.branch_status": Access("project:read"),
+        "branch_workflow.branch_status": Access("project:read", _PEOPLE_AND_SANDBOXES),
         "branch_workflow.push_branch": Access("project:write"),
     },
     rpcs={

@@ -11,6 +11,7 @@ from vcs_service import errors, replica
 from vcs_service.access import ACCESS
 from vcs_service.branch_workflow import routes as branch_workflow_routes
 from vcs_service.branch_workflow.service import BranchService
+from vcs_service.branch_workflow.ticket_service import TicketBranchService
 from vcs_service.commits import routes as commits_routes
 from vcs_service.commits.adapters import CommitReader
 from vcs_service.commits.service import CommitService
@@ -35,7 +36,8 @@ def build(settings: Settings) -> Service:
     merging = MergingService(db, mirror, Merger(mirrors))
     tickets = replica.Tickets(db)
     commits = CommitService(db, CommitReader(git), tickets)
-    branches = BranchService(db, mirror, merging, commits, tickets)
+    branches = BranchService(db, mirror, commits)
+    ticket_branches = TicketBranchService(db, mirror, merging, commits, branches, tickets)
     return Service(
         name="vcs",
         settings=settings,
@@ -43,7 +45,7 @@ def build(settings: Settings) -> Service:
         db=db,
         channels=channels,
         bus=Bus(settings),
-        routers=[commits_routes.router(commits), branch_workflow_routes.router(branches)],
+        routers=[commits_routes.router(commits), branch_workflow_routes.router(ticket_branches)],
         mounts=mirror_routes.routes(mirror, max_push_bytes=settings.push_max_bytes),
         servicers=[
             RpcServicer(

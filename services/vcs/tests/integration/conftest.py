@@ -43,14 +43,14 @@ def git(*arguments: str, cwd: Path, check: bool = True, **environment: str) -> s
     return done.stdout.strip()
 
 
-def commit(work: Path, files: dict[str, str], message: str) -> str:
+def commit(work: Path, files: dict[str, str], message: str, **environment: str) -> str:
     """Writes files, commits them and returns the commit."""
     for name, text in files.items():
         path = work / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     git("add", "-A", cwd=work)
-    git("commit", "-q", "-m", message, cwd=work)
+    git("commit", "-q", "-m", message, cwd=work, **environment)
     return git("rev-parse", "HEAD", cwd=work)
 
 

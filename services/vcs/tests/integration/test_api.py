@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
 import uuid
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 
 from omoios.vcs.v1 import vcs_pb2 as pb
@@ -12,8 +15,9 @@ from servicekit.events import Event
 from servicekit.ids import new_id
 from servicekit.testing.problems import assert_problem
 from vcs_service import replica
+from vcs_service.mirror import ticket_branches_service as ticket_branches
 
-from .conftest import ORGANIZATION, Vcs, git, ticket_created
+from .conftest import ORGANIZATION, Vcs, commit, git, ticket_created, with_token
 
 COMMITS = "/api/v1/commits"
 BRANCHES = "/api/v1/branch-workflow"
@@ -85,6 +89,50 @@ class TestCommits:
         assert diff["files"] == [
             {"path": "x.py", "additions": 3, "deletions": 1, "changes": 4, "status": "modified", "patch": "@@"}
         ]
+
+    async def test_what_the_mirror_knows_of_a_commit_is_read_there(self, vcs: Vcs) -> None:
+        old = commit(vcs.origin, {"old.txt": "one\ntwo\n"}, "Old", GIT_COMMITTER_DATE="2020-02-02T02:02:02Z")
+        ticket = await vcs.ticket(await vcs.project())
+        member = await vcs.user("member")
+        path = f"{COMMITS}/ticket/{ticket}/link"
+        linked = (await vcs.http.post(path, json={"commit_sha": old, "agent_id": "a"}, headers=member)).json()
+        assert linked["commit_timestamp"].startswith("2020-02-02T02:02:02")
+        assert (linked["commit_message"], linked["insertions"], linked["files_changed"]) == ("Old", 2, 1)
+
+    async def test_a_long_branch_is_linked_whole(self, vcs: Vcs) -> None:
+        project = await vcs.project()
+        ticket = await vcs.ticket(project)
+        branch, token = await vcs.branch(project, "task-1", ticket_id=ticket)
+
+        def push() -> str:
+            clone = vcs.clone(project, token, branch.branch, "long")
+            tree, head = git("rev-parse", "HEAD^{tree}", cwd=clone), git("rev-parse", "HEAD", cwd=clone)
+            # 1,100 empty commits by one process.
+            stream = "".join(
+                f"commit refs/heads/long\ncommitter A <a@b> {1_600_000_000 + number} +0000\ndata 1\nx\n"
+                + (f"from {head}\n" if number == 0 else "")
+                for number in range(1_100)
+            )
+            subprocess.run(["git", "fast-import", "--quiet"], input=stream.encode(), cwd=clone, check=True)
+            assert git("rev-parse", "long^{tree}", cwd=clone) == tree
+            git("push", "-q", "origin", f"long:{branch.branch}", cwd=clone, **with_token(token))
+            return git("rev-parse", "long", cwd=clone)
+
+        head = await asyncio.to_thread(push)
+        request = pb.FinishBranchRequest(project_id=project, task_id="task-1", attempt=1, head_sha=head)
+        assert (await vcs.call("FinishBranch", request, "agents")).commits == 1_100
+        page = (await vcs.http.get(f"{COMMITS}/ticket/{ticket}", headers=await vcs.user())).json()
+        assert page["total"] == 1_100
+
+    async def test_of_a_huge_patch_the_beginning_is_told(self, vcs: Vcs, monkeypatch: pytest.MonkeyPatch) -> None:
+        project = await vcs.project()
+        ticket = await vcs.ticket(project)
+        head = await vcs.work(project, "task-1", {"a.txt": "a\n", "b.txt": "b\n" * 50_000}, ticket_id=ticket)
+        monkeypatch.setattr("vcs_service.mirror.adapters.MAX_OUTPUT", 65_536)
+        files = (await vcs.http.get(f"{COMMITS}/{head}/diff", headers=await vcs.user())).json()["files"]
+        assert [(one["path"], one["additions"]) for one in files] == [("a.txt", 1), ("b.txt", 50_000)]
+        assert files[0]["patch"]
+        assert 0 < len(files[1]["patch"]) <= 65_536
 
     async def test_others_see_nothing_and_bad_input_is_named(self, vcs: Vcs) -> None:
         project = await vcs.project()
@@ -171,6 +219,108 @@ class TestBranchWorkflow:
         assert pushed.status_code == 200, pushed.text
         assert git("rev-parse", "omoios/main", cwd=vcs.origin) == merged["merge_sha"]
         assert git("rev-parse", "main", cwd=vcs.origin) == started["sha"]
+
+    async def test_a_sandbox_works_on_the_branch_of_its_task_s_ticket(self, vcs: Vcs) -> None:
+        """As a worker does it: start, push, finish with the sandbox's token; a person merges."""
+        project = await vcs.project()
+        ticket, other = await vcs.ticket(project), await vcs.ticket(project)
+        attempt, token = await vcs.branch(project, "task-1", ticket_id=ticket)
+        sandbox, member = {"Authorization": f"Bearer {token}"}, await vcs.user("member")
+        newest = commit(vcs.origin, {"late.txt": "pushed after the mirror's last fetch\n"}, "Late")
+        body = {"ticket_id": ticket, "ticket_title": "Add a thing"}
+        started = (await vcs.http.post(f"{BRANCHES}/start", json=body, headers=sandbox)).json()
+        assert started["sha"] == newest, "a branch starts from the repository as it is now"
+        foreign = await vcs.http.post(f"{BRANCHES}/start", json=body | {"ticket_id": other}, headers=sandbox)
+        assert_problem(foreign, 404, "vcs.ticket_not_found")
+        named = {"ticket_id": ticket, "ticket_title": "x", "branch_name": started["branch_name"]}
+
+        def work(name: str) -> str:
+            clone = vcs.clone(project, token, started["branch_name"], name)
+            head = commit(clone, {f"{name}.txt": f"{name}\n"}, f"Write {name}")
+            git("push", "-q", "origin", f"HEAD:{started['branch_name']}", cwd=clone, **with_token(token))
+            for ref in ("main", "omoios/main", f"feature/{other}"):
+                refused = git(
+                    "push", "-q", "origin", f"HEAD:refs/heads/{ref}", cwd=clone, check=False, **with_token(token)
+                )
+                assert refused == ""
+            return head
+
+        head = await asyncio.to_thread(work, "one")
+        finished = (await vcs.http.post(f"{BRANCHES}/finish", json=named, headers=sandbox)).json()
+        assert (finished["success"], finished["head_sha"], finished["commits"]) == (True, head, 1)
+        linked = (await vcs.http.get(f"{COMMITS}/ticket/{ticket}", headers=member)).json()["commits"]
+        assert [one["commit_sha"] for one in linked] == [head]
+        of_attempt = (
+            await vcs.http.post(f"{BRANCHES}/finish", json=named | {"branch_name": attempt.branch}, headers=member)
+        ).json()
+        assert (of_attempt["success"], of_attempt["commits"]) == (True, 0)
+
+        rebased = await vcs.http.post(
+            f"{BRANCHES}/merge", json={"ticket_id": ticket, "merge_method": "rebase"}, headers=member
+        )
+        assert rebased.json()["success"] is False
+        assert_problem(
+            await vcs.http.post(f"{BRANCHES}/merge", json={"ticket_id": ticket}, headers=sandbox),
+            403,
+            "auth.forbidden",
+        )
+        merge = {"ticket_id": ticket}
+        merged = (await vcs.http.post(f"{BRANCHES}/merge", json=merge, headers=member)).json()
+        mirror = vcs.folder / "data" / "mirrors" / f"{project}.git"
+        parents = git("rev-list", "--parents", "--max-count=1", merged["merge_sha"], cwd=mirror).split()
+        assert parents[1:] == [newest], "a squash has one parent"
+        assert git("show", f"{merged['merge_sha']}:one.txt", cwd=mirror) == "one"
+        assert started["branch_name"] not in git("branch", "--format=%(refname:short)", cwd=mirror).split()
+        again = (await vcs.http.post(f"{BRANCHES}/merge", json=merge, headers=member)).json()
+        assert again == merged
+
+        anew = (await vcs.http.post(f"{BRANCHES}/start", json=body, headers=sandbox)).json()
+        assert (anew["branch_name"], anew["sha"]) == (started["branch_name"], newest)
+        second = await asyncio.to_thread(work, "two")
+        kept = merge | {"merge_method": "merge", "delete_branch_after": False}
+        merged = (await vcs.http.post(f"{BRANCHES}/merge", json=kept, headers=member)).json()
+        parents = git("rev-list", "--parents", "--max-count=1", merged["merge_sha"], cwd=mirror).split()
+        assert parents[2:] == [second]
+        assert git("rev-parse", started["branch_name"], cwd=mirror) == second
+        linked = (await vcs.http.get(f"{COMMITS}/ticket/{ticket}", headers=member)).json()
+        assert {one["commit_sha"] for one in linked["commits"]} == {head, second}
+
+        _, newer = await vcs.branch(project, "task-1", attempt=2, ticket_id=ticket)
+        late = (await vcs.http.post(f"{BRANCHES}/start", json=body, headers=sandbox)).json()
+        assert (late["success"], late["branch_name"]) == (False, None)
+        now = (await vcs.http.post(f"{BRANCHES}/start", json=body, headers={"Authorization": f"Bearer {newer}"})).json()
+        assert now["sha"] == second, "a kept branch goes on where it stands"
+        status = {"branch_name": started["branch_name"], "project_id": new_id("project-")}
+        foreign = await vcs.http.post(f"{BRANCHES}/status", json=status, headers=sandbox)
+        assert_problem(foreign, 404, "vcs.project_not_found")
+
+    async def test_a_squash_that_was_made_is_not_made_again(self, vcs: Vcs, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The process ended between the branch's move and the row: the next call finds the change there."""
+        project = await vcs.project()
+        ticket = await vcs.ticket(project)
+        _, token = await vcs.branch(project, "task-1", ticket_id=ticket)
+        member = await vcs.user("member")
+        body = {"ticket_id": ticket, "ticket_title": "x"}
+        branch = (await vcs.http.post(f"{BRANCHES}/start", json=body, headers=member)).json()["branch_name"]
+
+        def work() -> None:
+            clone = vcs.clone(project, token, branch, "clone")
+            commit(clone, {"a.txt": "a\n"}, "Work")
+            git("push", "-q", "origin", f"HEAD:{branch}", cwd=clone, **with_token(token))
+
+        await asyncio.to_thread(work)
+
+        async def gone(*_: Any) -> None:
+            raise RuntimeError("the process ended")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ticket_branches, "merged", gone)
+            lost = await vcs.http.post(f"{BRANCHES}/merge", json={"ticket_id": ticket}, headers=member)
+            assert lost.status_code == 500
+        mirror = vcs.folder / "data" / "mirrors" / f"{project}.git"
+        stood = git("rev-parse", "omoios/main", cwd=mirror)
+        merged = (await vcs.http.post(f"{BRANCHES}/merge", json={"ticket_id": ticket}, headers=member)).json()
+        assert (merged["success"], merged["merge_sha"]) == (True, stood)
 
     async def test_failures_are_told_in_the_answer(self, vcs: Vcs) -> None:
         project = await vcs.project()

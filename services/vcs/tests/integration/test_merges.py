@@ -13,6 +13,7 @@ import pytest
 
 from omoios.vcs.v1 import vcs_pb2 as pb
 from servicekit.rpc.wire import from_rpc_error
+from vcs_service.merging import rules
 from vcs_service.merging.adapters import Merger
 from vcs_service.mirror import leases_service as leases
 
@@ -98,8 +99,30 @@ class TestMerge:
     async def test_an_unknown_commit_fails_alone(self, vcs: Vcs) -> None:
         project = await vcs.project()
         head = await vcs.work(project, "task-2", {"two.txt": "2\n"})
-        done = await merge(vcs, project, item("task-1", "1" * 40), item("task-2", head))
-        assert [outcome.outcome for outcome in done.outcomes] == ["failed", "merged"]
+        broken = item("task-4", head)
+        broken.branch = "../main"
+        done = await merge(vcs, project, item("task-1", "1" * 40), item("task-3", "HEAD"), item("task-2", head), broken)
+        assert [outcome.outcome for outcome in done.outcomes] == ["failed", "failed", "merged", "failed"]
+        assert "not a full commit id" in done.outcomes[1].error
+
+    async def test_a_merge_that_nobody_foresaw_to_fail_ends(self, vcs: Vcs, monkeypatch: pytest.MonkeyPatch) -> None:
+        project = await vcs.project()
+        head = await vcs.work(project, "task-1", {"one.txt": "1\n"})
+
+        async def broken(*_: Any, **__: Any) -> None:
+            raise RuntimeError("nobody foresaw this")
+
+        monkeypatch.setattr(Merger, "merge", broken)
+        done = await merge(vcs, project, item("task-1", head))
+        assert done.state == pb.MERGE_STATE_QUEUED
+        for _ in range(rules.MAX_TRIES):
+            async with vcs.running.service.db.uow() as tx:
+                await (await tx.connection()).execute("UPDATE merges SET lease_until = now()")
+            await vcs.job("run-merges")
+        ended = await vcs.call("BatchGetMerges", pb.BatchGetMergesRequest(merge_ids=["merge-1"]), "workflow")
+        assert ended.merges[0].state == pb.MERGE_STATE_FAILED
+        assert [outcome.outcome for outcome in ended.merges[0].outcomes] == ["failed"]
+        assert await subjects(vcs) == ["vcs.merge.finished.v1"]
 
     async def test_nothing_new_is_merged_as_empty(self, vcs: Vcs) -> None:
         project = await vcs.project()
@@ -205,7 +228,6 @@ class TestMerge:
             {"target_branch": ""},
             {"items": []},
             {"items": [item("", "1" * 40)]},
-            {"items": [item("task-1", "HEAD")]},
             {"items": [item("task-1", "1" * 40), item("task-1", "1" * 40)]},
         ],
     )

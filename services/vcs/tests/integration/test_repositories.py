@@ -184,8 +184,15 @@ class TestMirror:
                 grpc.StatusCode.ABORTED,
             )
 
-    async def test_git_that_fails_and_hosts_that_are_none_are_told(self, vcs: Vcs) -> None:
+    async def test_git_that_fails_and_hosts_that_are_none_are_told(
+        self, vcs: Vcs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         tool = Git(vcs.folder)
+        with monkeypatch.context() as patch:
+            patch.setattr("vcs_service.mirror.adapters.MAX_OUTPUT", 1_000)
+            listing = ("rev-list", "--all", "--objects", "--format=%B %H %T %P %an %ae %ad %cn %ce %cd %N" * 10)
+            with pytest.raises(AppError, match="printed more than 1000 bytes"):
+                await tool.run(*listing, repository=vcs.origin / ".git")
         source = parse_source("https://127.0.0.1:9/x.git", roots=(), allow_plain_http=False)
         for call, code in (
             (tool.run("rev-parse", "--verify", "nothing", repository=vcs.origin), "vcs.git_failed"),

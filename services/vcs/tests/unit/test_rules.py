@@ -106,10 +106,10 @@ class TestPush:
 
     def test_only_the_allowed_ref_and_no_deletion(self) -> None:
         update = rules.RefUpdate(OLD, NEW, REF)
-        assert rules.push_problem([update], REF) is None
-        assert rules.push_problem([], REF)
-        assert rules.push_problem([update, rules.RefUpdate(OLD, NEW, "refs/heads/main")], REF)
-        assert rules.push_problem([rules.RefUpdate(OLD, rules.ZERO_SHA, REF)], REF)
+        assert rules.push_problem([update], [REF]) is None
+        assert rules.push_problem([], [REF])
+        assert rules.push_problem([update, rules.RefUpdate(OLD, NEW, "refs/heads/main")], [REF])
+        assert rules.push_problem([rules.RefUpdate(OLD, rules.ZERO_SHA, REF)], [REF])
 
 
 class TestNames:

@@ -19,10 +19,10 @@ from vcs_service.branch_workflow.schemas import (
     StartedOut,
     StatusOut,
 )
-from vcs_service.branch_workflow.service import BranchService
+from vcs_service.branch_workflow.ticket_service import TicketBranchService
 
 
-def router(branches: BranchService) -> APIRouter:
+def router(branches: TicketBranchService) -> APIRouter:
     """The life of a ticket's branch."""
     routes = APIRouter(prefix="/api/v1/branch-workflow", tags=["branch_workflow"])
 
@@ -33,7 +33,7 @@ def router(branches: BranchService) -> APIRouter:
 
     @routes.post("/finish", responses=problems(errors.TICKET_NOT_FOUND))
     async def finish_branch(body: FinishBranch, user: CurrentUser) -> FinishedOut:
-        """The work on a ticket's branch is done."""
+        """The work on a ticket's branch is done: its commits are linked to the ticket."""
         return await branches.finish(user, body)
 
     @routes.post("/merge", responses=problems(errors.TICKET_NOT_FOUND))

@@ -13,8 +13,6 @@ PREFIXES = {
     "test": "test",
     "chore": "chore",
 }
-# Merges of single tickets go to branches of ours; the user's own branch names stay the user's.
-TARGET_PREFIXES = ("omoios/", "ticket/")
 
 
 def slug(title: str) -> str:
@@ -33,8 +31,7 @@ def branch_name(ticket_id: str, title: str, ticket_type: str, priority: str | No
     return f"{prefix}/{ticket_id}-{tail}" if tail else f"{prefix}/{ticket_id}"
 
 
-def target_problem(target: str) -> str | None:
-    """Why a branch must not be merged into, None when it may be."""
-    if not target.startswith(TARGET_PREFIXES):
-        return f"must start with {' or '.join(TARGET_PREFIXES)}"
-    return None
+def merge_message(ticket_id: str, title: str, branch: str, method: str) -> str:
+    """The message of the commit that brings a ticket's branch into its target."""
+    subject = " ".join(title.split()) if method == "squash" else f"Merge {branch}"
+    return f"[{ticket_id}] {subject}\n\nOmoiOS-Ticket: {ticket_id}\n"

@@ -11,8 +11,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from vcs_service.branch_workflow import rules
-from vcs_service.mirror.rules import branch_problem
+from vcs_service.mirror.rules import branch_problem, target_problem
 
 
 def _branch(name: str) -> str:
@@ -23,7 +22,7 @@ def _branch(name: str) -> str:
 
 
 def _target(name: str) -> str:
-    problem = branch_problem(name) or rules.target_problem(name)
+    problem = branch_problem(name) or target_problem(name)
     if problem is not None:
         raise ValueError(problem)
     return name

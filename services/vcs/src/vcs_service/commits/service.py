@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from servicekit.auth import Principal, PrincipalType
@@ -17,8 +17,11 @@ from vcs_service.commits.schemas import CommitOut, CommitsOut, DiffOut, FileDiff
 from vcs_service.commits.tables import TicketCommit
 from vcs_service.errors import COMMIT_LINKED, COMMIT_NOT_FOUND, TICKET_NOT_FOUND
 from vcs_service.mirror import attempts_service as attempts
-from vcs_service.mirror.tables import Branch
+from vcs_service.mirror.tables import Branch, TicketBranch
 from vcs_service.replica import Tickets
+
+# A statement takes 32,767 parameters, 14 a row; an event holds the ids of as many commits in 100 KB.
+LINKED_AT_ONCE = 1_000
 
 
 class CommitService:
@@ -80,10 +83,14 @@ class CommitService:
         return CommitsOut(commits=[CommitOut.of(row) for row in rows], total=total)
 
     async def link(self, principal: Principal, ticket_id: str, body: LinkCommit) -> CommitOut:
-        """Links a commit to a ticket. Raises `vcs.commit_already_linked` (409)."""
+        """Links a commit to a ticket; what the caller does not say is read from the mirror where it has the commit.
+
+        Raises `vcs.commit_already_linked` (409).
+        """
         ticket = await self._tickets.get(ticket_id)
         principal.require("ticket:write", ticket.organization_id, TICKET_NOT_FOUND)
-        files = {path: change.model_dump() for path, change in (body.files_list or {}).items()}
+        files: dict[str, Any] = {path: change.model_dump() for path, change in (body.files_list or {}).items()}
+        known = await self._reader.describe(ticket.project_id, body.commit_sha)
         async with self._db.uow() as tx:
             linked = await store.link(
                 tx,
@@ -95,12 +102,7 @@ class CommitService:
                         "ticket_id": ticket_id,
                         "agent_id": body.agent_id,
                         "commit_sha": body.commit_sha,
-                        "commit_message": body.commit_message or "",
-                        "commit_timestamp": utc_now(),
-                        "files_changed": body.files_changed,
-                        "insertions": body.insertions,
-                        "deletions": body.deletions,
-                        "files_list": files or None,
+                        **_told(body, files, known),
                         "link_method": body.link_method,
                     }
                 ],
@@ -111,35 +113,30 @@ class CommitService:
             return tx.result(CommitOut.of(linked[0]))
 
     async def between(self, project_id: str, base: str, head: str) -> list[CommitFacts]:
-        """The commits that `head` has and `base` lacks, newest first, 500 at most."""
+        """The commits that `head` has and `base` lacks, newest first, 5,000 at most."""
         return await self._reader.between(project_id, base, head) if base != head else []
 
     async def link_branch(self, tx: Tx, branch: Branch, commits: Sequence[CommitFacts]) -> Sequence[TicketCommit]:
         """Links the commits of a finished branch to its ticket, within the caller's transaction."""
-        linked = await store.link(
-            tx,
-            [
-                {
-                    "id": new_id("commit-"),
-                    "organization_id": branch.organization_id,
-                    "project_id": branch.project_id,
-                    "ticket_id": branch.ticket_id,
-                    "task_id": branch.task_id,
-                    "agent_id": branch.agent_id,
-                    "commit_sha": commit.sha,
-                    "commit_message": commit.message,
-                    "commit_timestamp": commit.committed_at,
-                    "files_changed": len(commit.files),
-                    "insertions": commit.insertions,
-                    "deletions": commit.deletions,
-                    "files_list": dict(commit.files),
-                    "link_method": "branch",
-                }
-                for commit in commits
-            ],
-        )
-        if linked:
-            events.commits_linked(tx, branch.project_id, branch.organization_id, linked)
+        owner = {"task_id": branch.task_id, "agent_id": branch.agent_id}
+        return await self._link_all(tx, branch, commits, owner)
+
+    async def link_ticket_branch(
+        self, tx: Tx, branch: TicketBranch, commits: Sequence[CommitFacts], *, agent_id: str
+    ) -> Sequence[TicketCommit]:
+        """Links the commits of a ticket's branch to the ticket, within the caller's transaction."""
+        return await self._link_all(tx, branch, commits, {"task_id": None, "agent_id": agent_id})
+
+    async def _link_all(
+        self, tx: Tx, branch: Branch | TicketBranch, commits: Sequence[CommitFacts], owner: Mapping[str, str | None]
+    ) -> Sequence[TicketCommit]:
+        linked: list[TicketCommit] = []
+        for start in range(0, len(commits), LINKED_AT_ONCE):
+            part = commits[start : start + LINKED_AT_ONCE]
+            new = await store.link(tx, [{**_row(branch, commit), **owner} for commit in part])
+            if new:
+                events.commits_linked(tx, branch.project_id, branch.organization_id, new)
+            linked += new
         return linked
 
     async def count(self, project_ids: Sequence[str]) -> dict[str, int]:
@@ -161,3 +158,36 @@ class CommitService:
             return None
         branch, _ = await attempts.find(tx, str(principal.claims["task"]), int(principal.claims["attempt"]))
         return "" if branch is None else branch.ticket_id
+
+
+def _told(body: LinkCommit, files: dict[str, Any], known: CommitFacts | None) -> dict[str, Any]:
+    if known is None:
+        known = CommitFacts(body.commit_sha, utc_now(), "", "")
+        counts: dict[str, Any] = {"files_changed": None, "insertions": None, "deletions": None}
+    else:
+        counts = {"files_changed": len(known.files), "insertions": known.insertions, "deletions": known.deletions}
+    given = body.model_dump(include=set(counts), exclude_none=True)
+    return {
+        **counts,
+        **given,
+        "commit_message": body.commit_message or known.message,
+        "commit_timestamp": known.committed_at,
+        "files_list": files or dict(known.files) or None,
+    }
+
+
+def _row(branch: Branch | TicketBranch, commit: CommitFacts) -> dict[str, Any]:
+    return {
+        "id": new_id("commit-"),
+        "organization_id": branch.organization_id,
+        "project_id": branch.project_id,
+        "ticket_id": branch.ticket_id,
+        "commit_sha": commit.sha,
+        "commit_message": commit.message,
+        "commit_timestamp": commit.committed_at,
+        "files_changed": len(commit.files),
+        "insertions": commit.insertions,
+        "deletions": commit.deletions,
+        "files_list": dict(commit.files),
+        "link_method": "branch",
+    }

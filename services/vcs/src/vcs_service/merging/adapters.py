@@ -28,9 +28,12 @@ class Merger:
     def __init__(self, mirrors: Mirrors) -> None:
         self._mirrors = mirrors
 
-    async def merge(self, project_id: str, target_branch: str, head: str, message: str) -> Merged:
+    async def merge(
+        self, project_id: str, target_branch: str, head: str, message: str, *, squash: bool = False
+    ) -> Merged:
         """Merges commit `head` into `target_branch`, which must exist; a merge that was made already is found again.
 
+        `squash`: as one commit whose only parent is the target; made already where it would change nothing.
         Raises `vcs.git_failed` for anything that is neither a clean merge nor a conflict.
         """
         ref = rules.head_ref(target_branch)
@@ -43,7 +46,9 @@ class Merger:
             tree, conflicts = await self.try_merge(project_id, target, head)
             if tree is None:
                 return Merged("conflicted", target, conflicts)
-            commit = await self._commit(project_id, tree, (target, head), message)
+            if squash and tree == await self._mirrors.tree_of(project_id, target):
+                return Merged("empty", target)
+            commit = await self._commit(project_id, tree, (target,) if squash else (target, head), message)
             if await self._mirrors.set_ref(project_id, ref, commit, target):
                 return Merged("merged", commit)
         raise GIT_FAILED(f"The branch {target_branch} kept moving.")

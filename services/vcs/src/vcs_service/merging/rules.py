@@ -22,10 +22,15 @@ def problem_of(target_branch: str, items: Sequence[dict[str, Any]]) -> tuple[str
         if not item["task_id"] or item["task_id"] in seen:
             return ("items", index, "task_id"), "is needed, each once"
         seen.add(item["task_id"])
-        if not is_sha(item["head_sha"]):
-            return ("items", index, "head_sha"), "must be a full commit id"
-        if (problem := branch_problem(item["branch"])) is not None:
-            return ("items", index, "branch"), problem
+    return None
+
+
+def item_problem(item: dict[str, Any]) -> str | None:
+    """Why one branch of a merge cannot be merged, None when it can be tried; the other branches go on."""
+    if not is_sha(item["head_sha"]):
+        return f"{item['head_sha'][:100]!r} is not a full commit id."
+    if (problem := branch_problem(item["branch"])) is not None:
+        return f"The branch {item['branch'][:200]!r} {problem}."
     return None
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import structlog
 
 from servicekit.db import Database, Tx
-from servicekit.errors import AppError, Kind, invalid
+from servicekit.errors import AppError, Kind, internal, invalid
 from vcs_service import events
-from vcs_service.errors import MERGE_IS_ANOTHER, PROJECT_NOT_FOUND
+from vcs_service.errors import GIT_FAILED, MERGE_IS_ANOTHER, PROJECT_NOT_FOUND
 from vcs_service.merging import rules, store
 from vcs_service.merging.adapters import Merged, Merger
 from vcs_service.merging.tables import Merge
@@ -73,9 +73,11 @@ class MergingService:
                     raise MERGE_IS_ANOTHER()
         return merge_id
 
-    async def merge_now(self, project_id: str, target_branch: str, head: str, message: str) -> Merged:
+    async def merge_now(
+        self, project_id: str, target_branch: str, head: str, message: str, *, squash: bool = False
+    ) -> Merged:
         """Merges one commit into a branch of ours that exists, while the caller waits."""
-        return await self._merger.merge(project_id, target_branch, head, message)
+        return await self._merger.merge(project_id, target_branch, head, message, squash=squash)
 
     async def conflicts(self, project_id: str, ours: str, theirs: str) -> list[str]:
         """The paths on which merging two commits would conflict; nothing is changed."""
@@ -113,6 +115,10 @@ class MergingService:
         except AppError as error:
             await self._failed(merge, error)
             return
+        except Exception:
+            _log.exception("merge_crashed", merge_id=merge.id, tries=merge.tries)
+            await self._failed(merge, internal())
+            return
         async with self._db.uow() as tx:
             merge = await store.finish(tx, merge.id, state="finished", target_sha=target)
             events.merge_finished(tx, merge)
@@ -130,6 +136,8 @@ class MergingService:
     async def _merge_item(self, merge: Merge, item: dict[str, Any]) -> Merge:
         outcome: dict[str, Any] = {"task_id": item["task_id"], "merge_sha": "", "conflicting_files": [], "error": ""}
         try:
+            if (problem := rules.item_problem(item)) is not None:
+                raise GIT_FAILED(problem)
             merged = await self._merger.merge(
                 merge.project_id, merge.target_branch, item["head_sha"], rules.message_of(item, merge.target_branch)
             )

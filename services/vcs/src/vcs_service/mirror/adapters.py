@@ -26,6 +26,7 @@ from vcs_service.mirror.rules import Source
 DEFAULT_TIMEOUT_S = 30.0
 FETCH_TIMEOUT_S = 900.0
 MAX_OUTPUT = 32 * 1024 * 1024
+READ_SIZE = 64 * 1024
 END_S = 2.0
 
 _log = structlog.get_logger(__name__)
@@ -89,20 +90,22 @@ class Git:
         ok: Sequence[int] = (0,),
         config: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        cut: bool = False,
     ) -> GitResult:
         """The result of one git command; arguments are never put through a shell.
 
+        No more than 32 MiB of output are read: with `cut` they are the result, and an error without.
         Raises `vcs.git_failed` for an exit code that is not in `ok`, `vcs.git_timeout` after `timeout_s` seconds and
         where another git holds a lock.
         """
         context.assert_no_transaction("git")
-        result = await self._run(arguments, repository, stdin, timeout_s, config, environment)
+        result = await self._run(arguments, repository, stdin, timeout_s, config, environment, cut=cut)
         if (
             result.code
             and repository is not None
             and await asyncio.to_thread(locks.clear_stale, repository, result.err)
         ):
-            result = await self._run(arguments, repository, stdin, timeout_s, config, environment)
+            result = await self._run(arguments, repository, stdin, timeout_s, config, environment, cut=cut)
         if result.code and locks.names_a_lock(result.err):
             raise GIT_TIMEOUT(f"git {arguments[0]} found the repository locked.")
         if result.code not in ok:
@@ -118,17 +121,22 @@ class Git:
         timeout_s: float,
         config: Sequence[str],
         environment: Mapping[str, str] | None,
+        *,
+        cut: bool,
     ) -> GitResult:
         async with self._slots:
             process = await self._spawn(arguments, repository, config, environment, pipe_in=stdin is not None)
             try:
                 async with asyncio.timeout(timeout_s):
-                    out, err = await process.communicate(stdin)
+                    out, err, whole = await _communicate(process, stdin)
             except TimeoutError as error:
                 raise GIT_TIMEOUT(f"git {arguments[0]} took longer than {timeout_s:.0f} s.") from error
             finally:
                 await end(process)
-        return GitResult(process.returncode or 0, out[:MAX_OUTPUT], err[-4000:].decode("utf-8", "replace").strip())
+        if not whole and not cut:
+            raise GIT_FAILED(f"git {arguments[0]} printed more than {MAX_OUTPUT} bytes.")
+        code = (process.returncode or 0) if whole else 0
+        return GitResult(code, out, err[-4000:].decode("utf-8", "replace").strip())
 
     @contextlib.asynccontextmanager
     async def serve(
@@ -186,6 +194,39 @@ class Git:
             start_new_session=True,
             limit=1 << 20,
         )
+
+
+async def _communicate(process: asyncio.subprocess.Process, stdin: bytes | None) -> tuple[bytes, bytes, bool]:
+    """(output, complaints, whether that is all of the output); a process that prints too much is ended."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    feeding = asyncio.create_task(_write(process, stdin or b""))
+    complaints = asyncio.create_task(process.stderr.read())
+    out = bytearray()
+    try:
+        while part := await process.stdout.read(READ_SIZE):
+            out += part
+            if len(out) > MAX_OUTPUT:
+                await end(process)
+                return bytes(out[:MAX_OUTPUT]), await complaints, False
+        await feeding
+        err = await complaints
+        await process.wait()
+        return bytes(out), err, True
+    finally:
+        for task in (feeding, complaints):
+            task.cancel()
+        await asyncio.gather(feeding, complaints, return_exceptions=True)
+
+
+async def _write(process: asyncio.subprocess.Process, data: bytes) -> None:
+    if process.stdin is None:
+        return
+    # A process that ends without reading all of it says why on its standard error.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(data)
+        await process.stdin.drain()
+    process.stdin.close()
 
 
 def closed_environment() -> dict[str, str]:

@@ -28,6 +28,11 @@ async def find(tx: Tx, task_id: str, attempt: int) -> tuple[Branch | None, bool]
     return branch, await store.latest_attempt(tx, task_id) > attempt
 
 
+async def find_named(tx: Tx, ticket_id: str, branch: str) -> Branch | None:
+    """The attempt at a task of the ticket whose branch has that name."""
+    return await store.find_branch_named(tx, ticket_id, branch)
+
+
 async def finish(tx: Tx, branch: Branch, head_sha: str) -> bool:
     """Notes where the attempt's work ended; False when that was noted before."""
     locked = await store.find_branch(tx, branch.task_id, branch.attempt, lock=True)

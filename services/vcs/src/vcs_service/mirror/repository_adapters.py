@@ -95,6 +95,11 @@ class Mirrors:
         )
         return result.text if result.code == 0 and rules.is_sha(result.text) else None
 
+    async def tree_of(self, project_id: str, commit: str) -> str:
+        """The tree of a commit."""
+        result = await self.git.run("rev-parse", f"{commit}^{{tree}}", repository=self.git.path(project_id))
+        return result.text
+
     async def find_base(self, project_id: str, branch: str, default_branch: str) -> str | None:
         """The commit a new branch starts from: our branch of that name, else the user's, else his default branch."""
         for ref in (rules.head_ref(branch), rules.UPSTREAM + branch, rules.UPSTREAM + default_branch):
@@ -107,6 +112,13 @@ class Mirrors:
         """Moves a ref from `old` (zeros: it must not exist) to `new`; False when it stood elsewhere."""
         result = await self.git.run(
             "update-ref", "--", ref, new, old, repository=self.git.path(project_id), ok=(0, 1, 128)
+        )
+        return result.code == 0
+
+    async def delete_ref(self, project_id: str, ref: str, old: str) -> bool:
+        """Deletes a ref that stands at `old`; False when it stood elsewhere."""
+        result = await self.git.run(
+            "update-ref", "-d", "--", ref, old, repository=self.git.path(project_id), ok=(0, 1, 128)
         )
         return result.code == 0
 

@@ -68,9 +68,9 @@ def routes(mirror: MirrorService, *, max_push_bytes: int) -> list[Route]:
 
     async def receive_pack(request: Request) -> Response:
         principal = await _principal(request)
-        repository, ref = await mirror.authorize_push(principal, request.path_params["project_id"])
+        repository, refs = await mirror.authorize_push(principal, request.path_params["project_id"])
         body = _body(request, max_push_bytes)
-        head = await _commands(mirror, body, ref)
+        head = await _commands(mirror, body, refs)
         return await _exchange(request, mirror, "receive-pack", repository, _chain(head, body))
 
     return [
@@ -140,12 +140,12 @@ async def _body(request: Request, limit: int) -> AsyncIterator[bytes]:
                 break
 
 
-async def _commands(mirror: MirrorService, body: AsyncIterator[bytes], ref: str) -> bytes:
-    """What was read of the body until its commands were complete. Raises for any ref but the allowed one."""
+async def _commands(mirror: MirrorService, body: AsyncIterator[bytes], refs: list[str]) -> bytes:
+    """What was read of the body until its commands were complete. Raises for any ref but the allowed ones."""
     data = b""
     async for part in body:
         data += part
-        if mirror.check_push(data, ref):
+        if mirror.check_push(data, refs):
             return data
     raise MALFORMED_PUSH()
 

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit, urlunsplit
 MAX_URL = 2000
 SPEC_PREFIX = "omoios/"
 TASK_PREFIX = "omoios-tasks/"
+# Merges go to branches of ours; the user's own branch names stay the user's.
+TARGET_PREFIXES = (SPEC_PREFIX, "ticket/")
 UPSTREAM = "refs/upstream/heads/"
 ZERO_SHA = "0" * 40
 # A push names its refs before the pack; more than this many characters of commands is no push of one branch.
@@ -108,6 +110,13 @@ def branch_problem(name: str) -> str | None:
     return None
 
 
+def target_problem(target: str) -> str | None:
+    """Why a branch must not be merged into, None when it may be."""
+    if not target.startswith(TARGET_PREFIXES):
+        return f"must start with {' or '.join(TARGET_PREFIXES)}"
+    return None
+
+
 def is_sha(text: str) -> bool:
     """Whether `text` is a full object id (SHA-1 or SHA-256) in lower case."""
     return _SHA.fullmatch(text) is not None
@@ -162,13 +171,13 @@ def _command(line: bytes) -> RefUpdate:
     return RefUpdate(old=parts[0], new=parts[1], ref=parts[2])
 
 
-def push_problem(updates: Sequence[RefUpdate], allowed_ref: str) -> str | None:
-    """Why a push is refused, None when it writes the one allowed ref only and deletes nothing."""
+def push_problem(updates: Sequence[RefUpdate], allowed_refs: Sequence[str]) -> str | None:
+    """Why a push is refused, None when it writes the allowed refs only and deletes nothing."""
     if not updates:
         return "the push names no ref"
     for update in updates:
-        if update.ref != allowed_ref:
-            return f"only {allowed_ref} may be pushed, not {update.ref}"
+        if update.ref not in allowed_refs:
+            return f"only {' and '.join(allowed_refs)} may be pushed, not {update.ref}"
         if set(update.new) == {"0"}:
             return "the branch must not be deleted"
     return None

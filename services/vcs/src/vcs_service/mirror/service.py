@@ -13,7 +13,7 @@ import structlog
 from servicekit.auth import Principal, PrincipalType
 from servicekit.clock import utc_now
 from servicekit.db import Database, Tx
-from servicekit.errors import AppError, Kind, invalid
+from servicekit.errors import AppError, Kind, internal, invalid
 from vcs_service import events
 from vcs_service.errors import (
     ATTEMPT_SUPERSEDED,
@@ -26,6 +26,7 @@ from vcs_service.errors import (
 )
 from vcs_service.mirror import leases_service as leases
 from vcs_service.mirror import rules, store
+from vcs_service.mirror import ticket_branches_service as ticket_branches
 from vcs_service.mirror.repository_adapters import Mirrors
 from vcs_service.mirror.rules import RefusedURL, Source
 from vcs_service.mirror.tables import Repository
@@ -167,6 +168,10 @@ class MirrorService:
         except AppError as error:
             await self._failed(repository, error)
             return
+        except Exception:
+            _log.exception("mirror_crashed", project_id=project_id, tries=repository.tries)
+            await self._failed(repository, internal())
+            return
         async with self._db.uow() as tx:
             current = await store.find(tx, project_id, lock=True)
             # Bound to another repository meanwhile: that binding has a fetch of its own.
@@ -202,8 +207,8 @@ class MirrorService:
 
     # Smart HTTP
 
-    def check_push(self, data: bytes, allowed_ref: str) -> bool:
-        """Whether `data` holds all commands of a push and they write `allowed_ref` only; False when more is needed.
+    def check_push(self, data: bytes, allowed_refs: Sequence[str]) -> bool:
+        """Whether `data` holds all commands of a push and they write `allowed_refs` only; False when more is needed.
 
         Raises `vcs.malformed_push` (400), `vcs.push_refused` (403).
         """
@@ -215,7 +220,7 @@ class MirrorService:
             return False
         updates, _ = parsed
         # git probes with an empty command list before it sends a large pack.
-        problem = rules.push_problem(updates, allowed_ref) if updates else None
+        problem = rules.push_problem(updates, allowed_refs) if updates else None
         if problem is not None:
             raise PUSH_REFUSED(problem)
         return True
@@ -231,8 +236,8 @@ class MirrorService:
                 raise PROJECT_NOT_FOUND()
         return self.mirrors.git.path(project_id)
 
-    async def authorize_push(self, principal: Principal, project_id: str) -> tuple[Path, str]:
-        """(repository, the one ref that may be written): the branch of the sandbox's own live attempt.
+    async def authorize_push(self, principal: Principal, project_id: str) -> tuple[Path, list[str]]:
+        """(repository, the refs that may be written): the branch of the sandbox's own live attempt, and its ticket's.
 
         Raises `vcs.attempt_superseded` for an older attempt, `vcs.push_refused` for anyone but a sandbox.
         """
@@ -243,8 +248,12 @@ class MirrorService:
         async with self._db.reader() as tx:
             branch = await store.find_branch(tx, task_id, attempt)
             latest = await store.latest_attempt(tx, task_id)
+            of_ticket = await ticket_branches.find(tx, branch.ticket_id) if branch is not None else None
         if branch is None or branch.project_id != project_id or branch.sandbox_id != principal.id:
             raise PUSH_REFUSED("This attempt has no branch here.")
         if latest > attempt or branch.state != "started":
             raise ATTEMPT_SUPERSEDED()
-        return path, rules.head_ref(branch.branch)
+        refs = [rules.head_ref(branch.branch)]
+        if of_ticket is not None and of_ticket.project_id == project_id and of_ticket.state != ticket_branches.MERGED:
+            refs.append(rules.head_ref(of_ticket.branch))
+        return path, refs

@@ -102,6 +102,12 @@ async def find_branch(tx: Tx, task_id: str, attempt: int, *, lock: bool = False)
     return (await tx.session.execute(query.with_for_update() if lock else query)).scalar_one_or_none()
 
 
+async def find_branch_named(tx: Tx, ticket_id: str, branch: str) -> Branch | None:
+    """The attempt at a task of the ticket whose branch has that name."""
+    query = select(Branch).where(Branch.ticket_id == ticket_id, Branch.branch == branch)
+    return (await tx.session.execute(query)).scalar_one_or_none()
+
+
 async def latest_attempt(tx: Tx, task_id: str) -> int:
     """The highest attempt at a task that has a branch; 0 when none has."""
     query = select(func.coalesce(func.max(Branch.attempt), 0)).where(Branch.task_id == task_id)

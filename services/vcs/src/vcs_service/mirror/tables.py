@@ -59,3 +59,21 @@ class Branch(Base):
     state: Mapped[str] = mapped_column(server_default=text("'started'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
+
+
+class TicketBranch(Base):
+    """The branch of a ticket, to which sandboxes of its tasks may push. States: open, finished, merged."""
+
+    __tablename__ = "ticket_branches"
+    __table_args__ = (Index("uq_ticket_branches_branch", "project_id", "branch", unique=True),)
+
+    ticket_id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str]
+    organization_id: Mapped[str]
+    branch: Mapped[str]
+    base_sha: Mapped[str]
+    head_sha: Mapped[str | None]
+    merge_sha: Mapped[str | None]
+    state: Mapped[str] = mapped_column(server_default=text("'open'"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())

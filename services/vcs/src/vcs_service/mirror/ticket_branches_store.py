@@ -8,12 +8,13 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from servicekit.db import Tx
-from vcs_service.branch_workflow.tables import TicketBranch
+from vcs_service.mirror.tables import TicketBranch
 
 
 async def find(tx: Tx, ticket_id: str, *, lock: bool = False) -> TicketBranch | None:
     """The branch of a ticket."""
     query = select(TicketBranch).where(TicketBranch.ticket_id == ticket_id)
+    query = query.execution_options(populate_existing=True)
     return (await tx.session.execute(query.with_for_update() if lock else query)).scalar_one_or_none()
 
 
