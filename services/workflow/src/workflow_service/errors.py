@@ -34,6 +34,11 @@ NOT_EXECUTING = ErrorSpec("workflow.not_executing", Kind.CONFLICT, "The spec is 
 
 TICKET_NOT_FOUND = ErrorSpec("workflow.ticket_not_found", Kind.NOT_FOUND, "This ticket does not exist.")
 TICKET_NOT_PENDING = ErrorSpec("workflow.ticket_not_pending", Kind.REFUSED, "The ticket does not wait for an approval.")
+OWN_APPROVAL = ErrorSpec(
+    "workflow.own_approval",
+    Kind.FORBIDDEN,
+    "Who asked for a ticket does not approve it where the organization has another admin or owner.",
+)
 TRANSITION_REFUSED = ErrorSpec("workflow.transition_refused", Kind.REFUSED, "The ticket may not move there.")
 TICKET_NOT_APPROVED = ErrorSpec(
     "workflow.ticket_not_approved", Kind.CONFLICT, "The ticket is not approved, so it may not have work."

@@ -117,6 +117,22 @@ async def test_the_approval_gate(service_host: Any, signing: Any, rpc_stub: Any,
     assert told[-3:] == [("approved", False), ("rejected", False), ("timed_out", True)]
 
 
+async def test_who_asked_for_a_ticket_approves_it_only_where_nobody_else_may(flow: Any) -> None:
+    project = await flow.project()
+    made = [await ticket_of(flow, project, f"Gated {n}") for n in range(3)]
+    alone, shared, left = ({"ticket_id": one["id"]} for one in made)
+    await flow.sql("UPDATE tickets SET approval_status = 'pending_review'")
+    # A member may not approve, so the owner is still the only one who can.
+    await flow.headers_of("member")
+    await flow.call("POST", "/tickets/approve", json=alone)
+    admin = await flow.headers_of("admin")
+    refused = await flow.call("POST", "/tickets/approve", 403, json=shared)
+    assert refused["code"] == "workflow.own_approval"
+    await flow.call("POST", "/tickets/approve", json=shared, headers=admin)
+    # To withdraw one's own needs nobody else.
+    await flow.call("POST", "/tickets/reject", json=left | {"rejection_reason": "not needed"})
+
+
 async def test_tasks(flow: Any) -> None:
     project = await flow.project()
     await flow.call("PATCH", f"/projects/{project['id']}", json={"autonomous_execution_enabled": True})

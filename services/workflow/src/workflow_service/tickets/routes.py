@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 from servicekit.auth import CurrentUser
 from servicekit.http import problems
 from workflow_service.errors import (
+    OWN_APPROVAL,
     PROJECT_ARCHIVED,
     PROJECT_NOT_FOUND,
     TICKET_NOT_FOUND,
@@ -90,7 +91,7 @@ def router(tickets: TicketService) -> APIRouter:
     async def check_duplicate_tickets(body: DuplicateQuery, user: CurrentUser) -> DuplicateCheck:
         return await tickets.check_duplicates(user, body)
 
-    @api.post("/approve", responses=problems(TICKET_NOT_FOUND, TICKET_NOT_PENDING))
+    @api.post("/approve", responses=problems(TICKET_NOT_FOUND, TICKET_NOT_PENDING, OWN_APPROVAL))
     async def approve_ticket(body: ApproveBody, user: CurrentUser) -> ApprovalDecision:
         return await tickets.approve(user, str(body.ticket_id))
 

@@ -14,7 +14,7 @@ from workflow_service import events
 from workflow_service.engine.rules import BLOCKER_TYPES, Refusal, known_phase, normal_priority
 from workflow_service.engine.service import EngineService
 from workflow_service.engine.tables import Ticket
-from workflow_service.errors import PROJECT_ARCHIVED, TICKET_NOT_FOUND, TICKET_NOT_PENDING
+from workflow_service.errors import OWN_APPROVAL, PROJECT_ARCHIVED, TICKET_NOT_FOUND, TICKET_NOT_PENDING
 from workflow_service.projects.service import ProjectService
 from workflow_service.projects.tables import Project
 from workflow_service.settings import Settings
@@ -248,9 +248,15 @@ class TicketService:
     # Approval
 
     async def approve(self, principal: Principal, ticket_id: str) -> ApprovalDecision:
-        """Approve, by an admin of the organization; its first task begins. Raises 400 when none is waited for."""
+        """Approve, by an admin of the organization; its first task begins. Raises 400 when none is waited for.
+
+        Raises 403 for who asked for the ticket, unless nobody else of the organization may approve it.
+        """
         async with self._db.uow() as tx:
             ticket = await self._pending(tx, principal, ticket_id)
+            by = principal.user_id
+            if ticket.user_id == by and await store.has_other_approver(tx, ticket.organization_id, by):
+                raise OWN_APPROVAL()
             await self._engine.decide_approval(tx, ticket, "approved", principal.subject, None, delete=False)
             await self._begin(tx, ticket)
             return tx.result(ApprovalDecision(ticket_id=ticket_id, status="approved"))

@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy import Text as SqlText
 from sqlalchemy import column as sql_column
 
+from servicekit.auth.tables import ReplicaMembership
 from servicekit.db import Tx
 from workflow_service.engine.tables import Ticket, TicketCount, TicketCountDelta
 
@@ -225,3 +226,18 @@ async def overdue_reviews(tx: Tx, limit: int) -> list[str]:
         .limit(limit)
     )
     return list(rows.all())
+
+
+async def has_other_approver(tx: Tx, organization_id: str, user_id: str) -> bool:
+    """Whether the organization has an admin or owner besides this user."""
+    found = await tx.session.scalar(
+        select(ReplicaMembership.user_id)
+        .where(
+            ReplicaMembership.organization_id == organization_id,
+            ReplicaMembership.user_id != user_id,
+            ReplicaMembership.active,
+            ReplicaMembership.role.in_(("admin", "owner")),
+        )
+        .limit(1)
+    )
+    return found is not None
