@@ -31,6 +31,15 @@ async def test_registration_is_checked(world: Any) -> None:
     assert_problem(refused, 409, "agents.transition_refused", from_status="SPAWNING", to_status="RUNNING")
 
 
+async def test_a_member_of_two_organizations_who_names_none_means_the_first(world: Any) -> None:
+    for organization_id in ("org-2", "org-1"):
+        token = await world.signing.user("user-9", organization_id, "owner")
+    answer = await world.post("/agents/register", {"agent_type": "worker", "capabilities": []}, token)
+    assert answer.status_code == 201, answer.text
+    (row,) = await world.rows("SELECT organization_id FROM agents WHERE id = $1", answer.json()["agent_id"])
+    assert row[0] == "org-1"
+
+
 async def test_an_idempotency_key_registers_once(world: Any) -> None:
     body = {"agent_type": "worker", "capabilities": []}
     headers = world.auth(world.owner) | {"Idempotency-Key": "k-1"}

@@ -113,6 +113,34 @@ async def test_the_ready_hint_wakes_a_claim_long_before_its_poll(
     assert len(answer.json()["claims"]) == 1
 
 
+async def test_messages_whose_answer_was_lost_are_given_again_until_named(world: Any) -> None:
+    claim = await world.sandbox()
+    path, token = f"/sandboxes/{claim['sandbox']['id']}/messages", claim["sandbox"]["token"]
+    for number in range(3):
+        assert (await world.post(path, {"content": str(number), "message_type": "interrupt"})).status_code == 200
+    first = (await world.get(f"{path}?after=", token)).json()
+    assert [item["content"] for item in first] == ["0", "1", "2"]
+    assert (await world.get(f"{path}?after=", token)).json() == first
+    assert (await world.get(f"{path}?after={first[1]['id']}", token)).json() == first[2:]
+    assert (await world.get(f"{path}?after=unknown", token)).json() == first[2:]
+    assert (await world.get(f"{path}?after={first[2]['id']}", token)).json() == []
+    assert (await world.get(path, token)).json() == []
+
+
+async def test_heartbeats_by_request_count_like_events(world: Any) -> None:
+    claim = await world.sandbox()
+    name, token = claim["sandbox"]["id"], claim["sandbox"]["token"]
+    for _ in range(2):
+        assert (await world.post(f"/sandboxes/{name}/heartbeat", {"status": "running"}, token)).status_code == 200
+    summary = (await world.get(f"/sandboxes/{name}/trajectory")).json()["heartbeat_summary"]
+    assert summary["count"] == 2
+    assert summary["first_heartbeat"] < summary["last_heartbeat"]
+    seen = (await world.get(f"/sandboxes/{name}/phase-status")).json()["activity"]
+    assert seen["is_alive"]
+    assert seen["heartbeat_status"] == "running"
+    assert not seen["is_idle"]
+
+
 async def test_messages_are_delivered_once_in_order(world: Any) -> None:
     claim = await world.sandbox()
     path, token = f"/sandboxes/{claim['sandbox']['id']}/messages", claim["sandbox"]["token"]

@@ -60,6 +60,13 @@ def test_packs_keep_the_order_and_stay_small(sizes: list[int]) -> None:
     assert len(rules.packs([(n, event()) for n in range(1_001)])) == 3
 
 
+def test_packs_count_bytes_and_not_characters() -> None:
+    placed = [(number, event(data="字" * 33_000)) for number in range(1, 13)]
+    runs = rules.packs(placed)
+    assert [item for run in runs for item in run] == placed
+    assert max(sum(len(item.data.encode()) for _, item in run) for run in runs) <= rules.PACK_BYTES
+
+
 def test_fencing() -> None:
     assert rules.refusal(stream(), 1) is None
     assert rules.refusal(stream(), None) is None

@@ -156,9 +156,13 @@ async def test_a_revoked_session_is_closed(world: Any) -> None:
         assert await client.closed() == 4401
 
 
-async def test_an_expired_token_is_closed(world: Any) -> None:
-    async with world.stream(world.signing.user_token("user-1", ttl_s=2)) as client:
-        assert await client.closed() == 4401
+async def test_an_expired_token_is_closed_so_that_only_a_fresh_one_comes_back(world: Any) -> None:
+    token = world.signing.user_token("user-1", ttl_s=2)
+    async with world.stream(token) as client:
+        assert await client.closed() == 4408
+    async with connect(world.url(token=token)) as socket:
+        await socket.wait_closed()
+    assert socket.close_code == 4401
 
 
 async def test_a_removed_member_hears_nothing_more(world: Any) -> None:

@@ -34,7 +34,7 @@ class CredentialWatch:
     """Tells when the credential behind an open connection ends.
 
     `with CredentialWatch(authenticator, principal) as watch:` and wait for `watch.ended` beside the connection's own
-    work; it resolves to `"expired"` or `"revoked"`. Close a WebSocket then with 4401.
+    work; it resolves to `"expired"` or `"revoked"`. Close a WebSocket with 4401 when revoked.
     """
 
     def __init__(self, authenticator: Authenticator, principal: Principal) -> None:

@@ -286,11 +286,11 @@ class AgentService:
             principal.require("agent:write", asked, AGENT_NOT_FOUND)
             return asked
         own = principal.organizations_with("agent:write")
-        if len(own) == 1:
-            return own[0]
-        if not own:
-            principal.require("agent:write", None)
-        raise invalid("organization_id", "name the organization: you belong to several", type="missing")
+        if own:
+            # The web client names none; a member of several means the first, as with a new project.
+            return min(own)
+        principal.require("agent:write", None)
+        raise invalid("organization_id", "name the organization: you belong to none", type="missing")
 
     def _readable_organizations(self, principal: Principal, asked: str | None) -> list[str]:
         own = principal.organizations_with("agent:read")

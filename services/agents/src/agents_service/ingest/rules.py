@@ -166,7 +166,8 @@ def packs(placed: Sequence[tuple[int, IncomingEvent]]) -> list[Sequence[tuple[in
     result: list[Sequence[tuple[int, IncomingEvent]]] = []
     start = size = 0
     for index, (_, event) in enumerate(placed):
-        length = len(event.data)
+        # `isascii` is a flag of the text: only others must be encoded to learn their bytes.
+        length = len(event.data) if event.data.isascii() else len(event.data.encode())
         if index > start and (size + length > PACK_BYTES or index - start >= MAX_EVENTS):
             result.append(placed[start:index])
             start, size = index, 0

@@ -167,6 +167,10 @@ class IngestService:
             attempt=stream.attempt,
         )
 
+    async def beat(self, tx: Tx, sandbox_id: str) -> None:
+        """Count a heartbeat that is no event of its own; joins the transaction that notes it."""
+        await store.beat(tx, sandbox_id)
+
     async def close_stream(self, tx: Tx, sandbox_id: str, reason: str) -> None:
         """Refuse everything that this sandbox reports from now on."""
         await store.close_stream(tx, sandbox_id, reason)

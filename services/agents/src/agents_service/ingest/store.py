@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 
 from agents_service.ingest.rules import HEARTBEATS, StreamState, Transcript
 from agents_service.ingest.tables import SandboxEvent, SandboxStream
+from servicekit.clock import utc_now
 from servicekit.db import Tx
 
 _LOCK = """
@@ -71,6 +72,20 @@ async def close_stream(tx: Tx, sandbox_id: str, reason: str) -> None:
         update(SandboxStream)
         .where(SandboxStream.sandbox_id == sandbox_id, SandboxStream.is_open)
         .values(is_open=False, close_reason=reason)
+    )
+
+
+async def beat(tx: Tx, sandbox_id: str) -> None:
+    """Counts a heartbeat that came by itself and not as an event."""
+    now = utc_now()
+    await tx.session.execute(
+        update(SandboxStream)
+        .where(SandboxStream.sandbox_id == sandbox_id)
+        .values(
+            heartbeat_count=SandboxStream.heartbeat_count + 1,
+            first_heartbeat_at=func.coalesce(SandboxStream.first_heartbeat_at, now),
+            last_heartbeat_at=now,
+        )
     )
 
 

@@ -140,6 +140,7 @@ class SandboxApi:
         self._api = api
         self.sandbox_id = sandbox_id
         self.token = token
+        self._last_message = ""
 
     async def post(self, path: str, body: Any, *, raw: bytes | None = None) -> Mapping[str, Any]:
         """POST until answered. Raises Over, Refused."""
@@ -177,15 +178,19 @@ class SandboxApi:
         return answer
 
     async def messages(self, wait_s: float) -> Sequence[Mapping[str, Any]]:
-        """Take the waiting messages. Raises Over, Unreachable."""
+        """The messages behind those of the last answer, which this acknowledges. Raises Over, Unreachable."""
+        query = f"wait_s={wait_s:g}&after={self._last_message}"
         status, document = await self._api.call(
-            "GET", f"/sandboxes/{self.sandbox_id}/messages?wait_s={wait_s:g}", self.token, wait_s=wait_s
+            "GET", f"/sandboxes/{self.sandbox_id}/messages?{query}", self.token, wait_s=wait_s
         )
         if rules.verdict(status) is Verdict.OVER:
             raise Over(str(status))
         if status != 200:
             raise Unreachable(f"messages: {status}")
-        return document if isinstance(document, list) else []
+        messages = document if isinstance(document, list) else []
+        if messages:
+            self._last_message = str(messages[-1]["id"])
+        return messages
 
     async def release(self, reason: str) -> None:
         """Give the task back, trying for a moment only: its lease ends anyway."""

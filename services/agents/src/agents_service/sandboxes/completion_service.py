@@ -78,6 +78,7 @@ class AttemptService:
             async with self.sandboxes.db.uow() as tx:
                 if held == HELD:
                     await store.beat(tx, sandbox_id)
+                    await self.sandboxes.ingest.beat(tx, sandbox_id)
                     pending = await store.count_waiting(tx, sandbox_id)
                     state = "running"
                 else:

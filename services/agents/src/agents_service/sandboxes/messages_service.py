@@ -50,22 +50,35 @@ class MessageService:
             return tx.result(MessageQueued(message_id=message_id, sandbox_id=sandbox_id))
 
     async def read(
-        self, principal: Principal, sandbox_id: str, wait_s: float, gone: Callable[[], Awaitable[bool]]
+        self,
+        principal: Principal,
+        sandbox_id: str,
+        wait_s: float,
+        gone: Callable[[], Awaitable[bool]],
+        after: str | None = None,
     ) -> list[MessageOut]:
         """The waiting messages: the sandbox (or its agent) takes them, anyone else only sees them.
 
+        `after`: the last message that the sandbox got, empty before the first. Only those up to it are taken then, so
+        that an answer that was lost is given again. Without it (None) what is answered is taken at once.
         `wait_s`: how long a sandbox waits for the first one. `gone` tells whether the client has left. Raises 404.
         """
         sandbox = await self.sandboxes.readable(principal, sandbox_id)
         takes = principal.type in {PrincipalType.SANDBOX, PrincipalType.AGENT}
+        if takes and after:
+            async with self.sandboxes.db.uow() as tx:
+                await store.acknowledge(tx, sandbox_id, after)
         deadline = time.monotonic() + (wait_s if takes else 0.0)
         while True:
-            if not takes:
+            if not takes or after is not None:
                 async with self.sandboxes.db.reader() as tx:
-                    return [_out(row) for row in await store.waiting(tx, sandbox_id)]
-            async with self.sandboxes.db.reader() as tx:
-                pending = await store.count_waiting(tx, sandbox_id)
-            if pending:
+                    seen = await store.waiting(tx, sandbox_id)
+                if seen or not takes:
+                    return [_out(row) for row in seen]
+            else:
+                async with self.sandboxes.db.reader() as tx:
+                    pending = await store.count_waiting(tx, sandbox_id)
+            if after is None and pending:
                 async with self.sandboxes.db.uow() as tx:
                     rows = await store.take(tx, sandbox_id)
                 if rows:

@@ -30,6 +30,7 @@ from servicekit.auth import Principal
 from servicekit.clock import utc_now
 
 MONITORED_MAX = 500
+_RUNNING_BEAT = '{"status":"running"}'
 
 
 class SandboxReading:
@@ -175,7 +176,8 @@ class SandboxReading:
             stream.opened_at,
             stream.last_work_at,
             stream.last_heartbeat_at,
-            beat.event_data if beat else None,
+            # Who beats by POST /heartbeat sends no event; its lease is renewed, thus it runs.
+            beat.event_data if beat else _RUNNING_BEAT,
             completed.created_at if completed else None,
         )
         status = rules.phase_status(sandbox_id, phases, now, judged.is_alive)

@@ -108,10 +108,17 @@ def router(
 
     @routes.get("/{sandbox_id}/messages", responses=problems(SANDBOX_NOT_FOUND))
     async def read_messages(
-        user: CurrentUser, sandbox_id: str, request: Request, wait_s: Annotated[float, Query(ge=0, le=25)] = 0.0
+        user: CurrentUser,
+        sandbox_id: str,
+        request: Request,
+        wait_s: Annotated[float, Query(ge=0, le=25)] = 0.0,
+        after: Annotated[str | None, Query(max_length=100)] = None,
     ) -> list[MessageOut]:
-        """The waiting messages; the sandbox itself takes them, and may wait for the first one."""
-        return await messages.read(user, sandbox_id, wait_s, request.is_disconnected)
+        """The waiting messages; the sandbox itself takes them, and may wait for the first one.
+
+        With `after` (empty at first, then the id of the last message it got) they are given until it names them.
+        """
+        return await messages.read(user, sandbox_id, wait_s, request.is_disconnected, after)
 
     @routes.post("/{sandbox_id}/heartbeat", responses=problems(SANDBOX_NOT_FOUND, ATTEMPT_SUPERSEDED))
     async def heartbeat(user: CurrentUser, sandbox_id: str, body: SandboxHeartbeat) -> SandboxHeartbeatAck:

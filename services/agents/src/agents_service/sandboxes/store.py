@@ -130,6 +130,24 @@ async def waiting(tx: Tx, sandbox_id: str) -> Sequence[SandboxMessage]:
     return (await tx.session.execute(query)).scalars().all()
 
 
+async def acknowledge(tx: Tx, sandbox_id: str, message_id: str) -> None:
+    """Notes this message of the sandbox and those before it as delivered; an unknown id changes nothing."""
+    last = (
+        select(SandboxMessage.position)
+        .where(SandboxMessage.id == message_id, SandboxMessage.sandbox_id == sandbox_id)
+        .scalar_subquery()
+    )
+    await tx.session.execute(
+        update(SandboxMessage)
+        .where(
+            SandboxMessage.sandbox_id == sandbox_id,
+            SandboxMessage.delivered_at.is_(None),
+            SandboxMessage.position <= last,
+        )
+        .values(delivered_at=func.clock_timestamp())
+    )
+
+
 async def take(tx: Tx, sandbox_id: str) -> Sequence[SandboxMessage]:
     """Takes the waiting messages, in order; two readers never get the same one."""
     chosen = (

@@ -19,19 +19,22 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from monitoring_service.errors import STREAMS_EXHAUSTED
 from monitoring_service.event_streams.service import BadFilter, End, Ended, EventStreams, Stream, from_query, subscribed
 from servicekit.auth import USERS, CurrentUser
+from servicekit.clock import wall_s
 from servicekit.errors import AppError, Kind, invalid
 from servicekit.http import problems
 
 PATHS = ("/api/v1/ws/events", "/api/v1/events")
 
 BAD_TOKEN = 4401
+# The web client stays away after 4401 and connects anew after this one; with the expired token it then meets 4401.
+TOKEN_EXPIRED = 4408
 TOO_SLOW = 4408
 POLICY = 1008
 RESTART = 1012
 TRY_AGAIN = 1013
 CLOSE_CODES = {
     End.SLOW: TOO_SLOW,
-    End.EXPIRED: BAD_TOKEN,
+    End.EXPIRED: TOKEN_EXPIRED,
     End.REVOKED: BAD_TOKEN,
     End.REMOVED: POLICY,
     End.STOPPING: RESTART,
@@ -54,6 +57,10 @@ def routes(streams: EventStreams) -> list[BaseRoute]:
         except AppError as error:
             ready = error.kind is not Kind.UNAVAILABLE
             await _refuse(websocket, *((error.detail, BAD_TOKEN) if ready else (NOT_READY, TRY_AGAIN)))
+            return
+        if principal.expires_at is not None and principal.expires_at <= wall_s():
+            # Signatures are taken for a moment longer, but a stream would end at once and be opened again and again.
+            await _refuse(websocket, "The token has expired.", BAD_TOKEN)
             return
         try:
             if principal.type not in USERS:
