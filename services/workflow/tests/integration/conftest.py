@@ -113,6 +113,7 @@ class FakeBilling(billing_pb2_grpc.BillingServiceServicer):
     def __init__(self) -> None:
         self.reserved: list[billing.ReserveExecutionRequest] = []
         self.refuse: AppError | None = None
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
         self.agents_limit = -1
         self.sandbox_ms = 0
         self.month_ends_at = utc_now() + timedelta(days=9)
@@ -120,6 +121,8 @@ class FakeBilling(billing_pb2_grpc.BillingServiceServicer):
     async def ReserveExecution(self, request: Any, context: Any) -> Any:
         if self.refuse is not None:
             raise self.refuse
+        if self.meanwhile is not None:
+            await self.meanwhile()
         self.reserved.append(request)
         return billing.ReserveExecutionResponse(
             reservation=billing.Reservation(

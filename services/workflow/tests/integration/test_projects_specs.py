@@ -10,6 +10,19 @@ from omoios.workflow.events.v1 import events_pb2 as own
 from servicekit.errors import AppError, Kind
 from servicekit.ids import new_id
 
+CHOICE = """# Choice
+## Tasks
+### A: First
+- Command: `true`
+### B: Second
+- Command: `true`
+### C: After both
+- Depends: A, B
+- Command: `true`
+### D: On its own
+- Command: `true`
+"""
+
 
 async def ticket_of(flow: Any, project: Any, title: str = "One", **fields: Any) -> Any:
     body = {"title": title, "project_id": project["id"], "phase_id": "PHASE_BACKLOG"} | fields
@@ -188,26 +201,84 @@ async def test_archiving_a_spec_ends_its_work_and_hides_it(flow: Any) -> None:
     assert again["code"] == "workflow.spec_archived"
 
 
-async def test_tasks_added_by_hand_are_executed(flow: Any) -> None:
+async def test_a_chosen_task_brings_what_it_waits_for_and_the_spec_goes_on_later(flow: Any) -> None:
+    project = await flow.project()
+    spec = await flow.spec(project["id"], CHOICE)
+    path = f"/specs/{spec['id']}"
+    tasks = {one["title"]: one for one in await flow.call("GET", f"{path}/tasks")}
+    begun = await flow.call("POST", f"{path}/execute-tasks", json={"task_ids": [tasks["After both"]["id"]]})
+    assert (begun["message"], begun["tasks_created"]) == ("Execution started with 3 task(s)", 1)
+    first = await flow.claim(10)
+    assert {one.title for one in first} == {"First", "Second"}
+    why = await flow.call("GET", f"/tasks/{tasks['On its own']['task_id']}/readiness")
+    assert [one["code"] for one in why["reasons"]] == ["spec_not_executing"]
+    for claimed in first:
+        await flow.complete(claimed)
+    [last] = await flow.claim(10)
+    await flow.complete(last)
+    status = await flow.call("GET", f"{path}/execution-status")
+    assert (status["execution_status"], status["is_complete"]) == ("completed", False)
+    assert (await flow.call("GET", path))["phase"] == "Implementation"
+    await flow.call("POST", f"{path}/execute")
+    assert [one.title for one in await flow.claim(10)] == ["On its own"]
+
+
+async def test_executing_twice_under_one_key_is_executing_once(flow: Any) -> None:
+    project = await flow.project()
+    for operation in ("execute", "execute-tasks"):
+        spec = await flow.spec(project["id"])
+        key = {"Idempotency-Key": f"{operation}-{spec['id']}"}
+        first, again = [
+            await flow.call("POST", f"/specs/{spec['id']}/{operation}", headers=flow.headers | key) for _ in range(2)
+        ]
+        assert first == again
+    assert len(await flow.events("workflow.execution.started.v1")) == 2
+
+
+async def test_a_spec_that_is_archived_while_billing_is_asked_is_not_executed(flow: Any) -> None:
+    project = await flow.project()
+    spec = await flow.spec(project["id"])
+
+    async def archive() -> None:
+        await flow.call("DELETE", f"/specs/{spec['id']}")
+
+    flow.billing.meanwhile = archive
+    refused = await flow.call("POST", f"/specs/{spec['id']}/execute", 409)
+    assert refused["code"] == "workflow.spec_archived"
+    assert await flow.claim(10) == []
+    assert await flow.events("workflow.execution.started.v1") == []
+
+
+async def test_chosen_tasks_of_a_spec_are_executed_and_no_others(flow: Any) -> None:
     project = await flow.project()
     spec = await flow.spec(project["id"])
     path = f"/specs/{spec['id']}"
     chosen = await flow.call("POST", f"{path}/tasks", json={"title": "By hand", "priority": "critical"})
-    await flow.call("POST", f"{path}/tasks", json={"title": "Later", "phase": "Testing"})
+    later = await flow.call("POST", f"{path}/tasks", json={"title": "Later", "phase": "Testing"})
+    nothing = await flow.call("POST", f"{path}/execute-tasks", json={"task_ids": ["spec-task-unknown"]})
+    assert (nothing["success"], nothing["tasks_created"], nothing["tasks_skipped"]) == (True, 0, 0)
     begun = await flow.call("POST", f"{path}/execute-tasks", json={"task_ids": [chosen["id"]]})
     assert (begun["success"], begun["tasks_created"], begun["tasks_skipped"]) == (True, 1, 0)
-    assert [one.title for one in await flow.claim(1)] == ["By hand"]
-    again = await flow.call("POST", f"{path}/execute-tasks")
-    assert (again["message"], again["tasks_skipped"]) == ("The spec is being executed", 5)
-    tasks = {one["title"]: one for one in await flow.call("GET", f"{path}/tasks")}
-    assert {one["status"] for one in tasks.values()} == {"pending", "in_progress"}
-    assert all(one["task_id"] for one in tasks.values()), "executing takes in all that were added"
+    assert [one.title for one in await flow.claim(10)] == ["By hand"]
+    again = await flow.call("POST", f"{path}/execute-tasks", json={"task_ids": [chosen["id"]]})
+    assert (again["tasks_created"], again["tasks_skipped"]) == (0, 1)
     held = await flow.call("DELETE", f"{path}/tasks/{chosen['id']}", 409)
     assert held["code"] == "workflow.spec_executing"
     extra = await flow.call("POST", f"{path}/tasks", json={"title": "While it runs", "priority": "critical"})
     joined = await flow.call("POST", f"{path}/execute-tasks", json={"task_ids": [extra["id"]]})
-    assert joined["tasks_created"] == 1
-    assert "While it runs" in [one.title for one in await flow.claim(5)]
+    assert (joined["message"], joined["tasks_created"]) == ("The spec is being executed", 1)
+    assert [one.title for one in await flow.claim(10)] == ["While it runs"]
+    await flow.call("POST", f"{path}/pause")
+    await flow.call("POST", f"{path}/tasks", json={"title": "During the pause"})
+    rest = await flow.call("POST", f"{path}/execute-tasks")
+    assert await flow.claim(10) == []
+    await flow.call("POST", f"{path}/resume")
+    assert (rest["tasks_created"], rest["tasks_skipped"]) == (5, 2)
+    tasks = {one["title"]: one for one in await flow.call("GET", f"{path}/tasks")}
+    assert all(one["task_id"] for one in tasks.values())
+    assert {one.title for one in await flow.claim(10)} == {
+        *("Write the greeting", "Write the log", later["title"], "During the pause")
+    }
     draft = await flow.spec(project["id"], None, title="Not approved")
     refused = await flow.call("POST", f"/specs/{draft['id']}/execute-tasks", 400)
     assert refused["code"] == "workflow.design_not_approved"

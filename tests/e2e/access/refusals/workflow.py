@@ -45,7 +45,6 @@ SPECS = (
         Recipe(path={"spec_id": "{stopped_spec_id}"}, body={"reason": "twice"}),
     ),
     Refusal("specs.execute_spec", "workflow.nothing_to_execute", Recipe(path=_BARE)),
-    Refusal("specs.execute_spec_tasks", "workflow.nothing_to_execute", Recipe(path=_BARE)),
     Refusal("specs.execute_spec", "workflow.spec_archived", Recipe(path=_ARCHIVED)),
     # A task that waits to be made of it must not be made.
     Refusal("specs.execute_spec_tasks", "workflow.spec_archived", Recipe(path=_ARCHIVED)),

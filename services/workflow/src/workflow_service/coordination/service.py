@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from servicekit.db import Database, Tx
@@ -62,19 +62,38 @@ class CoordinationService:
         execution = await self._locked(tx, found.id) if found else None
         return execution.id if execution is not None and execution.state in rules.OPEN else None
 
-    async def begin(self, tx: Tx, execution: Execution) -> int | None:
-        """Begin an execution whose reservation is held; the number of tasks to do, None when one is open already."""
+    async def begin(self, tx: Tx, execution: Execution, only: Collection[str] | None = None) -> list[str] | None:
+        """Begin an execution whose reservation is held, of all tasks of its spec or of `only` some.
+
+        Returns the tasks to do, None when another execution is open.
+        """
         if not await store.add_execution(tx, execution):
             return None
-        to_do, total = await self._tasks.begin(tx, execution.spec_id, execution.id)
+        to_do, total = await self._tasks.begin(tx, execution.spec_id, execution.id, only)
         if to_do:
             row = await self._locked(tx, execution.id)
             assert row is not None
             metrics.execution(tx, "started")
             events.execution_started(tx, row, total)
-            await self._merges.queue(tx, row.spec_id, row.id)
-            await self._tell(tx, row)
+            # Queues merges, tells the spec, and ends at once what waits for something lost.
+            await self._go_on(tx, row.id)
         return to_do
+
+    async def join(self, tx: Tx, spec_id: str, task_ids: Sequence[str]) -> list[str]:
+        """Have the open execution of a spec take in these tasks; those that it did not have before."""
+        execution_id = await self.lock_open(tx, spec_id)
+        if execution_id is None or not task_ids:
+            return []
+        joined, _ = await self._tasks.begin(tx, spec_id, execution_id, task_ids)
+        execution = await store.get(tx, execution_id)
+        if execution is not None and execution.state == "paused":
+            await self._queue.hold_execution(tx, execution_id, Hold.SPEC_PAUSED, True)
+        await self._go_on(tx, execution_id)
+        return joined
+
+    async def left_to_do(self, tx: Tx, task_ids: Sequence[str]) -> list[str]:
+        """Those of these tasks that are not completed, or whose branch could not be merged."""
+        return await self._tasks.left_to_do(tx, task_ids)
 
     async def pause(self, tx: Tx, spec_id: str, reason: str) -> Execution | None:
         """Nothing new is claimed; what runs goes on. None when nothing runs; pausing twice is pausing once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from servicekit.db import Tx
@@ -107,13 +107,20 @@ class TaskMerges:
 
     # Executions
 
-    async def begin(self, tx: Tx, spec_id: str, execution_id: str) -> tuple[int, int]:
-        """Put the tasks of a spec to work: those that are not done are pending again. Returns (to do, all)."""
+    async def begin(
+        self, tx: Tx, spec_id: str, execution_id: str, only: Collection[str] | None
+    ) -> tuple[list[str], int]:
+        """Put the tasks of a spec (or `only` some) to work that this execution has not; ended ones are pending again.
+
+        Returns (tasks to do, how many the execution has now). What waits for something lost is held.
+        """
         await store.lock_execution(tx, execution_id)
         tasks = await store.lock_of_spec(tx, spec_id)
         now = await store.now(tx)
         to_do = []
         for task in tasks:
+            if task.execution_id == execution_id or (only is not None and task.id not in only):
+                continue
             task.execution_id = execution_id
             task.holds &= ~int(Hold.SPEC_NOT_EXECUTING | Hold.SPEC_PAUSED | Hold.DEPENDENCY_FAILED)
             if task.status in (rules.FAILED, rules.CANCELLED):
@@ -130,8 +137,14 @@ class TaskMerges:
                 task.version += 1
                 to_do.append(task)
         await tx.session.flush()
+        if lost := await store.lost_above(tx, [task.id for task in to_do]):
+            await self._queue.hold_dependents(tx, lost)
         await self._queue.announce(tx, [task.id for task in to_do])
-        return len(to_do), len(tasks)
+        return [task.id for task in to_do], sum(task.execution_id == execution_id for task in tasks)
+
+    async def left_to_do(self, tx: Tx, ids: Sequence[str]) -> list[str]:
+        """Those of these tasks that are not completed, or whose branch could not be merged."""
+        return await store.left_to_do(tx, ids)
 
     async def close(self, tx: Tx, execution_id: str) -> None:
         """The execution has ended: none of its tasks may be claimed or tried again by itself."""

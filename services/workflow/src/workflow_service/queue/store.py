@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import func, insert, or_, select, text, update
 
 from servicekit.db import Tx
 from servicekit.db.inserts import insert_new
@@ -155,6 +155,14 @@ async def lock_of_spec(tx: Tx, spec_id: str) -> list[Task]:
         .order_by(Task.id)
         .with_for_update()
         .execution_options(populate_existing=True)
+    )
+    return list(rows.all())
+
+
+async def left_to_do(tx: Tx, ids: Sequence[str]) -> list[str]:
+    """Those of these tasks that are not completed, or whose branch could not be merged."""
+    rows = await tx.session.scalars(
+        select(Task.id).where(Task.id.in_(ids), or_(Task.status != "completed", Task.merge_state == "failed"))
     )
     return list(rows.all())
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from servicekit.auth import Principal
 from servicekit.db import Database, Tx
@@ -34,11 +37,27 @@ from workflow_service.specs.schemas import (
 )
 from workflow_service.specs.service import SpecService, state_of
 from workflow_service.specs.tables import Spec
-from workflow_service.specs.tasks_service import SpecTaskMaker
+from workflow_service.specs.tasks_service import Made, SpecTaskMaker
 
 _EXECUTION_STATUS = {"running": "executing"}
 # A sandbox is told of at most this many requirements; a task that needs more reads the spec.
 REQUIREMENTS_IN_CONTEXT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What came of the wish to execute. `new`: an execution began; `put`: the tasks of the queue put to work now."""
+
+    spec: Spec
+    execution_id: str | None
+    new: bool
+    to_do: int
+    made: Made
+    put: Sequence[str]
+
+
+NOTHING_MADE = Made([], [], 0, None)
+_Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 class SpecExecutionService:
@@ -61,20 +80,52 @@ class SpecExecutionService:
         self._billing = billing
 
     async def execute(self, principal: Principal, spec_id: str) -> ExecuteOut:
-        """Begin an execution. Raises 402 when billing refuses, 409 when there is nothing to do.
+        """Begin an execution. Raises 402 when billing refuses, 409 when there is nothing to do."""
+        return await self._begin(principal, spec_id, None, _executed)
+
+    async def execute_tasks(self, principal: Principal, spec_id: str, chosen: Sequence[str] | None) -> TasksExecuted:
+        """Put the chosen tasks of a spec to work, with all that they wait for; without a choice all of them.
+
+        The others keep waiting and say so. A running execution takes the chosen ones in. Tasks that run or are done
+        count as skipped; when all are, nothing is begun. Raises 400 before the approval, 402 when billing refuses.
+        """
+        async with self._db.reader() as tx:
+            spec = await self._specs.require(tx, principal, "document:write", spec_id)
+        if not spec.design_approved:
+            raise DESIGN_NOT_APPROVED()
+        return await self._begin(
+            principal, spec_id, [] if chosen is None else chosen, _tasks_executed, every=not chosen
+        )
+
+    async def _begin(
+        self,
+        principal: Principal,
+        spec_id: str,
+        chosen: Sequence[str] | None,
+        answer: Callable[[Begun], _Answer],
+        *,
+        every: bool = True,
+    ) -> _Answer:
+        """Reserve and begin, or have the open execution take in what was `chosen` (None: take in nothing).
 
         The reservation's key is the id of the execution. A crash between the two leaves a reservation that nobody
         confirms, which billing ends by itself.
         """
+        wanted = None if every else chosen
         async with self._db.uow() as tx:
             spec = await self._specs.require(tx, principal, "document:write", spec_id)
             running = await self._coordination.open_of(tx, spec_id)
             if running is None:
+                # What may not be executed gets no tasks either.
                 await self._check(tx, spec)
-                await self._maker.make(tx, spec, None)
-                await self._anything_to_do(tx, spec)
-        if running is not None:
-            return _already(spec, running)
+            takes_in = chosen is not None
+            made = await self._maker.make(tx, spec, wanted) if running is None or takes_in else NOTHING_MADE
+            if running is not None:
+                return tx.result(answer(await self._join(tx, spec, running, made)))
+            if takes_in and not made.waiting:
+                return tx.result(answer(Begun(spec, None, False, 0, made, [])))
+            if not takes_in and await self._all_done(tx, spec.id):
+                raise NOTHING_TO_EXECUTE()
         execution_id = new_id("execution-")
         try:
             reservation = await self._billing.reserve(
@@ -82,11 +133,11 @@ class SpecExecutionService:
             )
         except AppError:
             # Of two clicks one may take the last slot: the other is told that the spec runs, not that it may not.
-            async with self._db.reader() as tx:
+            async with self._db.uow() as tx:
                 running = await self._coordination.open_of(tx, spec_id)
-            if running is not None:
-                return _already(spec, running)
-            raise
+                if running is None:
+                    raise
+                return tx.result(answer(await self._join(tx, spec, running, made if takes_in else NOTHING_MADE)))
         execution = Execution(
             id=execution_id,
             organization_id=spec.organization_id,
@@ -98,22 +149,24 @@ class SpecExecutionService:
             started_by=principal.subject,
         )
         async with self._db.uow() as tx:
-            to_do = await self._coordination.begin(tx, execution)
-            if to_do is None:
+            # Archived or disapproved while billing was asked.
+            spec = await store.get(tx, spec_id, lock=True) or spec
+            await self._check(tx, spec)
+            if takes_in and not await self._coordination.left_to_do(tx, made.waiting):
+                return tx.result(answer(Begun(spec, None, False, 0, made, [])))
+            begun = await self._coordination.begin(tx, execution, None if every else made.waiting)
+            if begun is None:
                 open_now = await self._coordination.open_of(tx, spec_id)
                 assert open_now is not None
-                return tx.result(_already(spec, open_now))
-            if to_do == 0:
+                return tx.result(answer(await self._join(tx, spec, open_now, made if takes_in else NOTHING_MADE)))
+            if not begun:
                 raise NOTHING_TO_EXECUTE()
-            return tx.result(
-                ExecuteOut(
-                    spec_id=spec_id,
-                    status="started",
-                    message=f"Execution started with {to_do} task(s)",
-                    current_phase=spec.current_phase,
-                    execution_id=execution_id,
-                )
-            )
+            return tx.result(answer(Begun(spec, execution_id, True, len(begun), made, begun)))
+
+    async def _join(self, tx: Tx, spec: Spec, running: Execution, made: Made) -> Begun:
+        """The execution that is open takes in what was made."""
+        joined = await self._coordination.join(tx, spec.id, made.waiting)
+        return Begun(spec, running.id, False, len(joined), made, joined)
 
     async def _check(self, tx: Tx, spec: Spec) -> None:
         if spec.archived:
@@ -129,29 +182,9 @@ class SpecExecutionService:
             if not spec.design_approved:
                 raise DESIGN_NOT_APPROVED()
 
-    async def _anything_to_do(self, tx: Tx, spec: Spec) -> None:
-        counts = await store.task_counts(tx, spec.id)
-        if not any(status != "completed" or merge_state == "failed" for status, merge_state, _, _ in counts):
-            raise NOTHING_TO_EXECUTE()
-
-    async def execute_tasks(self, principal: Principal, spec_id: str, chosen: Sequence[str] | None) -> TasksExecuted:
-        """Make tasks of the queue from the chosen tasks of a spec and execute it. Raises 400 before the approval."""
-        async with self._db.uow() as tx:
-            spec = await self._specs.require(tx, principal, "document:write", spec_id)
-            if not spec.design_approved:
-                raise DESIGN_NOT_APPROVED()
-            # What may not be executed gets no tasks either.
-            await self._check(tx, spec)
-            made = await self._maker.make(tx, spec, chosen)
-        started = await self.execute(principal, spec_id)
-        return TasksExecuted(
-            success=True,
-            message=started.message,
-            tasks_created=len(made.task_ids),
-            tasks_skipped=made.skipped,
-            ticket_id=made.ticket_id,
-            errors=[],
-        )
+    async def _all_done(self, tx: Tx, spec_id: str) -> bool:
+        counts = await store.task_counts(tx, spec_id)
+        return all(status == "completed" and merge_state != "failed" for status, merge_state, _, _ in counts)
 
     async def pause(self, principal: Principal, spec_id: str, reason: str) -> ExecutionChange:
         """Nothing new is claimed; what runs goes on. Raises 409 when nothing is being executed."""
@@ -227,7 +260,10 @@ class SpecExecutionService:
         if not changes:
             return
         spec.execution_status, spec.progress, spec.current_execution_id = status, progress, execution.id
-        spec.phase = "Done" if status == "completed" else "Implementation"
+        # Of a choice of tasks the rest is still to be done.
+        done = status == "completed" and await self._all_done(tx, spec.id)
+        done = done and not (await store.planned_counts(tx, spec.id)).get("pending")
+        spec.phase = "Done" if done else "Implementation"
         spec.last_error = execution.reason if status == "failed" else None
         if "execution_status" in changes:
             await self._specs.changed(tx, spec, "phase_changed", f"Execution {status}", changes, execution.started_by)
@@ -284,14 +320,33 @@ class SpecExecutionService:
         return found
 
 
-def _already(spec: Spec, running: Execution) -> ExecuteOut:
+def _executed(begun: Begun) -> ExecuteOut:
+    assert begun.execution_id is not None
     return ExecuteOut(
-        spec_id=spec.id,
-        status="already_running",
-        message="The spec is being executed",
-        current_phase=spec.current_phase,
-        execution_id=running.id,
+        spec_id=begun.spec.id,
+        status="started" if begun.new else "already_running",
+        message=_sentence(begun),
+        current_phase=begun.spec.current_phase,
+        execution_id=begun.execution_id,
     )
+
+
+def _tasks_executed(begun: Begun) -> TasksExecuted:
+    put = begun.made.chosen_among({*begun.made.task_ids, *begun.put})
+    return TasksExecuted(
+        success=True,
+        message=_sentence(begun),
+        tasks_created=put,
+        tasks_skipped=begun.made.wanted - put,
+        ticket_id=begun.made.ticket_id,
+        errors=[],
+    )
+
+
+def _sentence(begun: Begun) -> str:
+    if begun.execution_id is None:
+        return "None of these tasks is left to execute"
+    return f"Execution started with {begun.to_do} task(s)" if begun.new else "The spec is being executed"
 
 
 def _change(spec_id: str, execution: Execution | None) -> ExecutionChange:

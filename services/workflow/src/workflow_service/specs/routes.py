@@ -42,10 +42,9 @@ from workflow_service.specs.service import SpecService
 # A plan of 10,000 tasks has about 3 MB; JSON escapes add to it.
 PLAN_BODY = 8 * 1024 * 1024
 
-_EXECUTION = problems(
+_EXECUTION = (
     SPEC_NOT_FOUND,
     SPEC_ARCHIVED,
-    NOTHING_TO_EXECUTE,
     REPOSITORY_NOT_READY,
     REQUIREMENTS_NOT_APPROVED,
     DESIGN_NOT_APPROVED,
@@ -96,7 +95,7 @@ def router(specs: SpecService, execution: SpecExecutionService) -> APIRouter:
 
     @api.post(
         "/{spec_id}/execute",
-        responses=_EXECUTION,
+        responses=problems(*_EXECUTION, NOTHING_TO_EXECUTE),
     )
     async def execute_spec(
         spec_id: str, user: CurrentUser, body: Annotated[ExecuteBody | None, Body()] = None
@@ -105,7 +104,7 @@ def router(specs: SpecService, execution: SpecExecutionService) -> APIRouter:
 
     @api.post(
         "/{spec_id}/execute-tasks",
-        responses=_EXECUTION,
+        responses=problems(*_EXECUTION),
     )
     async def execute_spec_tasks(
         spec_id: str, user: CurrentUser, body: Annotated[ExecuteTasksBody | None, Body()] = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +141,18 @@ def spec_task_status(task_status: str | None, merge_state: str, held: bool, own:
     if task_status in ("pending", "needs_revision"):
         return "blocked" if held else "pending"
     return "in_progress"
+
+
+def with_dependencies(ids: Iterable[str], depends_on: Mapping[str, Sequence[str]]) -> set[str]:
+    """These tasks and all that they wait for, directly or not; ids that are no task's are left out."""
+    found: set[str] = set()
+    waiting = [one for one in ids if one in depends_on]
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting += [other for other in depends_on[one] if other in depends_on]
+    return found
 
 
 def belongs_for_good(ticket_context: Mapping[str, Any]) -> bool:

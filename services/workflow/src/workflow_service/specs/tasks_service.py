@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from servicekit.db import Tx
@@ -22,11 +22,21 @@ BRIDGE = "spec_task_execution"
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What was made, and how many tasks of the spec were left out."""
+    """What was made of the wanted tasks of a spec.
+
+    `task_ids`: the tasks of the queue that are new; `waiting`: of the wanted ones, with all that they wait for, those
+    that are not at work and not done; `chosen`: the wanted ones that have a task of the queue.
+    """
 
     task_ids: list[str]
-    skipped: int
+    waiting: list[str]
+    wanted: int
     ticket_id: str | None
+    chosen: frozenset[str] = frozenset()
+
+    def chosen_among(self, ids: Collection[str]) -> int:
+        """How many of these tasks of the queue were asked for."""
+        return len(self.chosen.intersection(ids))
 
 
 class SpecTaskMaker:
@@ -38,22 +48,33 @@ class SpecTaskMaker:
         self._coordination = coordination
 
     async def make(self, tx: Tx, spec: Spec, chosen: Sequence[str] | None) -> Made:
-        """Make the chosen ones (None: all) that are pending and have no queue task yet. A running execution takes
-        them in."""
+        """Make tasks of the chosen ones (None: all), and of those that they wait for, that are pending and have none.
+
+        A running execution takes the new ones in.
+        """
         execution_id = await self._coordination.lock_open(tx, spec.id)
         rows = await parts_store.all_spec_tasks(tx, spec.id)
         wanted = [row for row in rows if chosen is None or row.id in chosen]
-        fresh = [row for row in wanted if row.task_id is None and row.status == "pending"]
-        if not fresh:
-            return Made([], len(wanted), None)
-        ticket = await self._bridge(tx, spec)
-        ids = {row.id: row.task_id or new_id() for row in rows if row.task_id is not None or row in fresh}
-        drafts = [_draft(spec, row, ticket, ids, execution_id) for row in fresh]
-        await self._queue.create(tx, drafts)
-        for row in fresh:
-            row.task_id = ids[row.id]
-        await tx.session.flush()
-        return Made([draft.id for draft in drafts], len(wanted) - len(fresh), ticket.id)
+        needed = rules.with_dependencies([row.id for row in wanted], {row.id: row.dependencies for row in rows})
+        taken = [row for row in rows if row.id in needed]
+        fresh = [row for row in taken if row.task_id is None and row.status == "pending"]
+        ticket_id = None
+        if fresh:
+            ticket = await self._bridge(tx, spec)
+            ticket_id = ticket.id
+            ids = {row.id: row.task_id or new_id() for row in rows if row.task_id is not None or row in fresh}
+            await self._queue.create(tx, [_draft(spec, row, ticket, ids, execution_id) for row in fresh])
+            for row in fresh:
+                row.task_id = ids[row.id]
+            await tx.session.flush()
+        waiting = await self._coordination.left_to_do(tx, [row.task_id for row in taken if row.task_id is not None])
+        return Made(
+            [row.task_id for row in fresh if row.task_id is not None],
+            waiting,
+            len(wanted),
+            ticket_id,
+            frozenset(row.task_id for row in wanted if row.task_id is not None),
+        )
 
     async def _bridge(self, tx: Tx, spec: Spec) -> Ticket:
         found = await parts_store.bridge_ticket(tx, spec.id, BRIDGE)
