@@ -121,13 +121,43 @@ async def test_transcripts_tokens_and_lifecycle_leave_the_event(world: Any) -> N
         assert (await world.post(f"/sandboxes/{name}/events", event, token)).status_code == 200
     (row,) = await world.rows("SELECT event_data FROM sandbox_events WHERE sandbox_id = $1", name)
     assert "transcript_b64" not in row[0]
-    (transcript,) = await world.rows("SELECT session_id, task_id, length(transcript_b64) FROM session_transcripts")
+    (transcript,) = await world.rows("SELECT session_id, task_id, length(transcript_b64) FROM transcripts")
     assert tuple(transcript) == ("session-1", "task-1", 400_000)
     usage = await world.rows("SELECT payload FROM outbox WHERE subject = 'agents.usage.recorded.v1'")
     (entry,) = events_pb2.UsageRecorded.FromString(usage[0][0]).entries
     assert (entry.kind, entry.input_tokens, entry.output_tokens, entry.model) == ("model_tokens", 10, 5, "model-1")
     assert len(usage) == 1
     assert (await world.subjects()).count("agents.sandbox.lifecycle_reported.v1") == 1
+
+
+async def test_a_session_goes_on_in_another_sandbox_and_its_transcript_with_it(world: Any) -> None:
+    for number, session in enumerate(("session-1", "session-1", None)):
+        sandbox = (await world.sandbox(f"task-{number}"))["sandbox"]
+        data = {"transcript_b64": f"{number}" * 4} | ({"session_id": session} if session else {})
+        event = {"event_type": "agent.completed", "event_data": data}
+        assert (await world.post(f"/sandboxes/{sandbox['id']}/events", event, sandbox["token"])).status_code == 200
+    rows = await world.rows("SELECT session_id, task_id, transcript_b64 FROM transcripts ORDER BY updated_at")
+    assert [tuple(row) for row in rows] == [("session-1", "task-1", "1111"), (sandbox["id"], "task-2", "2222")]
+    await world.execute("UPDATE transcripts SET updated_at = now() - interval '31 days' WHERE task_id = 'task-1'")
+    (job,) = [job for job in world.running.service.jobs if job.name == "transcripts"]
+    assert await job.run() == 1
+    assert await job.run() == 0
+    assert len(await world.rows("SELECT 1 FROM transcripts")) == 1
+
+
+async def test_a_turn_reported_again_without_an_id_is_the_same_usage(world: Any) -> None:
+    sandbox = await world.sandbox()
+    name, token = sandbox["sandbox"]["id"], sandbox["sandbox"]["token"]
+    for turns in (1, 1, 2):
+        data = {"session_id": "session-1", "turns": turns, "input_tokens": 10}
+        answer = await world.post(
+            f"/sandboxes/{name}/events", {"event_type": "agent.completed", "event_data": data}, token
+        )
+        assert answer.status_code == 200
+    rows = await world.rows("SELECT payload FROM outbox WHERE subject = 'agents.usage.recorded.v1' ORDER BY seq")
+    ids = [entry.usage_id for row in rows for entry in events_pb2.UsageRecorded.FromString(row[0]).entries]
+    assert len(ids) == 3
+    assert ids[0] == ids[1] != ids[2]
 
 
 async def test_bad_events_are_named(world: Any) -> None:

@@ -29,7 +29,9 @@ def anomaly_detected(tx: Tx, anomaly: Anomaly) -> None:
 
 def anomaly_acknowledged(tx: Tx, anomaly: Anomaly) -> None:
     """Somebody has seen it."""
-    message = pb.AnomalyAcknowledged(anomaly_id=anomaly.id, acknowledged_by=anomaly.acknowledged_by or "")
+    message = pb.AnomalyAcknowledged(
+        anomaly_id=anomaly.id, acknowledged_by=anomaly.acknowledged_by or "", project_id=anomaly.project_id or ""
+    )
     tx.emit(message, aggregate_id=anomaly.id, version=anomaly.version, organization_id=anomaly.organization_id)
 
 
@@ -66,11 +68,18 @@ def alert_triggered(tx: Tx, alert: Alert, title: str) -> None:
 
 def alert_acknowledged(tx: Tx, alert: Alert) -> None:
     """Somebody takes care of it."""
-    message = pb.AlertAcknowledged(alert_id=alert.id, acknowledged_by=alert.acknowledged_by or "")
+    message = pb.AlertAcknowledged(
+        alert_id=alert.id, acknowledged_by=alert.acknowledged_by or "", project_id=alert.project_id or ""
+    )
     tx.emit(message, aggregate_id=alert.id, version=alert.version, organization_id=alert.organization_id)
 
 
 def alert_resolved(tx: Tx, alert: Alert) -> None:
     """It is over, by a person's word or because its cause is."""
-    message = pb.AlertResolved(alert_id=alert.id, resolved_by=alert.resolved_by or "", note=alert.resolution_note or "")
+    message = pb.AlertResolved(
+        alert_id=alert.id,
+        resolved_by=alert.resolved_by or "",
+        note=alert.resolution_note or "",
+        project_id=alert.project_id or "",
+    )
     tx.emit(message, aggregate_id=alert.id, version=alert.version, organization_id=alert.organization_id)

@@ -188,6 +188,16 @@ async def test_people_acknowledge_anomalies(world: Any) -> None:
     assert_problem(await world.post("/monitor/anomalies/none/acknowledge"), 404, "monitoring.anomaly_not_found")
 
 
+async def test_the_end_of_a_ticket_alert_belongs_to_its_project_like_its_beginning(world: Any) -> None:
+    async with world.stream(entity_types="alert", entity_ids="p") as client:
+        await world.publish(workflow.TicketBlocked(ticket_id="t", project_id="p", blocker_type="dependency"), "t", 1)
+        (begun,) = await client.reads(1)
+        assert begun["event_type"] == "alert.triggered"
+        await world.post(f"/alerts/{begun['entity_id']}/acknowledge", {"acknowledged_by": "me"})
+        await world.publish(workflow.TicketUnblocked(ticket_id="t", project_id="p"), "t", 2)
+        assert [frame["event_type"] for frame in await client.reads(2)] == ["alert.acknowledged", "alert.resolved"]
+
+
 async def test_rules_come_with_the_service(world: Any) -> None:
     rules = (await world.get("/alerts/rules", world.viewer)).json()
     assert len(rules) == 7

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from uuid import NAMESPACE_OID, uuid5
 
 from agents_service.errors import ATTEMPT_SUPERSEDED, EVENT_TOO_LARGE, SANDBOX_ENDED
 from servicekit.errors import AppError, FieldError, invalid_fields
@@ -56,7 +57,7 @@ class IncomingEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """A session's transcript lifted out of an `agent.completed` event."""
+    """A session's transcript lifted out of an `agent.completed` event; the session is empty where it names none."""
 
     session_id: str
     transcript_b64: str
@@ -187,8 +188,10 @@ def split_transcript(event_type: str, data: bytes) -> tuple[bytes, Transcript | 
     transcript = document.pop("transcript_b64", None)
     session_id = document.get("session_id")
     rest = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-    if not isinstance(transcript, str) or not isinstance(session_id, str) or not transcript or not session_id:
+    if not isinstance(transcript, str) or not transcript:
         return rest, None
+    if not isinstance(session_id, str):
+        session_id = ""
     if len(transcript) > MAX_TRANSCRIPT_BYTES:
         raise EVENT_TOO_LARGE("The transcript is too large.", limit=MAX_TRANSCRIPT_BYTES)
     names = ("turns", "cost_usd", "stop_reason", *TOKEN_COUNTS)
@@ -205,6 +208,12 @@ class ModelUsage:
     output_tokens: int
     cache_read_tokens: int
     cache_write_tokens: int
+    turn: str = ""
+    """`<digest of the session>:<turns>` where the event names both: reported again it is the same usage, whatever the event's id."""
+
+    def usage_id(self, sandbox_id: str, event_id: str) -> str:
+        """What billing counts once; a sandbox is one attempt."""
+        return f"{sandbox_id}:{self.turn}" if self.turn else event_id
 
 
 def model_usage(event_type: str, data: str) -> ModelUsage | None:
@@ -216,8 +225,17 @@ def model_usage(event_type: str, data: str) -> ModelUsage | None:
     if not any(counts):
         return None
     return ModelUsage(
-        str(document.get("provider") or "anthropic"), str(document.get("model") or "claude-sonnet-4"), *counts
+        str(document.get("provider") or "anthropic"),
+        str(document.get("model") or "claude-sonnet-4"),
+        *counts,
+        turn=_turn(document.get("session_id"), document.get("turns")),
     )
+
+
+def _turn(session_id: Any, turns: Any) -> str:
+    if not isinstance(session_id, str) or not session_id or not isinstance(turns, int) or isinstance(turns, bool):
+        return ""
+    return f"{uuid5(NAMESPACE_OID, session_id)}:{turns}" if 0 <= turns < 2**53 else ""
 
 
 def _count(value: Any) -> int:

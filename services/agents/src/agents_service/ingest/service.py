@@ -23,6 +23,7 @@ from servicekit.ids import new_id
 _log = logging.getLogger(__name__)
 
 DAYS_AHEAD = 3
+FORGOTTEN_PER_STATEMENT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class IngestService:
             for _, submission, stream in admitted:
                 fresh = {event.event_id for _, event in stream.placed}
                 used = [
-                    events.model_tokens(stream, event_id, usage, moment)
+                    events.model_tokens(stream, usage.usage_id(stream.sandbox_id, event_id), usage, moment)
                     for event_id, usage in submission.usage
                     if event_id in fresh
                 ]
@@ -190,6 +191,16 @@ class IngestService:
                 async with self.db.uow(statement_timeout_s=60) as tx:
                     await store.drop_partition(tx, name)
                 _log.info("dropped the events of %s", name)
+
+    async def forget_transcripts(self) -> int:
+        """Delete transcripts of sessions that nobody went on with during the retention; returns how many."""
+        forgotten = 0
+        while True:
+            async with self.db.uow(statement_timeout_s=60) as tx:
+                count = await store.forget_transcripts(tx, utc_now() - self.retention, FORGOTTEN_PER_STATEMENT)
+            forgotten += count
+            if count < FORGOTTEN_PER_STATEMENT:
+                return forgotten
 
     async def _make(self, day: date) -> None:
         async with self.db.uow(statement_timeout_s=60) as tx:

@@ -53,11 +53,17 @@ _COLUMNS = ("sandbox_id", "sequence", "event_id", "event_type", "event_data", "s
 COPY_FROM_ROWS = 50
 
 _TRANSCRIPT = """
-INSERT INTO session_transcripts (session_id, sandbox_id, organization_id, task_id, transcript_b64, session_metadata)
+INSERT INTO transcripts (session_id, sandbox_id, organization_id, task_id, transcript_b64, session_metadata)
 VALUES ($1, $2, $3, $4, $5, $6::jsonb)
-ON CONFLICT (session_id) DO UPDATE
-SET transcript_b64 = excluded.transcript_b64, session_metadata = excluded.session_metadata, updated_at = now()
-WHERE session_transcripts.sandbox_id = excluded.sandbox_id
+ON CONFLICT (organization_id, session_id) DO UPDATE
+SET sandbox_id = excluded.sandbox_id, task_id = excluded.task_id, transcript_b64 = excluded.transcript_b64,
+    session_metadata = excluded.session_metadata, updated_at = now()
+"""
+
+_FORGET = """
+DELETE FROM transcripts WHERE (organization_id, session_id) IN
+    (SELECT organization_id, session_id FROM transcripts WHERE updated_at < $1 ORDER BY updated_at LIMIT $2)
+AND updated_at < $1
 """
 
 
@@ -147,16 +153,22 @@ async def append(tx: Tx, streams: Sequence[StreamState], now: datetime) -> None:
 
 
 async def save_transcript(tx: Tx, stream: StreamState, transcript: Transcript) -> None:
-    """Keeps the newest transcript of a session; another sandbox's session of the same name stays untouched."""
+    """Keeps the newest transcript of an organization's session; one without a name is the sandbox's."""
     await (await tx.connection()).execute(
         _TRANSCRIPT,
-        transcript.session_id,
+        transcript.session_id or stream.sandbox_id,
         stream.sandbox_id,
         stream.organization_id,
         stream.task_id,
         transcript.transcript_b64,
         json.dumps(transcript.metadata),
     )
+
+
+async def forget_transcripts(tx: Tx, before: datetime, limit: int) -> int:
+    """Deletes up to `limit` transcripts that were last written before this moment; returns how many."""
+    status: str = await (await tx.connection()).execute(_FORGET, before, limit)
+    return int(status.rpartition(" ")[2])
 
 
 async def stream_of(tx: Tx, sandbox_id: str) -> SandboxStream | None:

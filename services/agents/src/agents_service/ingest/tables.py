@@ -62,13 +62,29 @@ class SandboxEvent(Base):
 
 
 class SessionTranscript(Base):
-    """The transcript of a session of a coding agent, as its last event carried it."""
+    """The transcript as the release before keeps it; read by nobody, and dropped a release later."""
 
     __tablename__ = "session_transcripts"
 
     session_id: Mapped[str] = mapped_column(primary_key=True)
     sandbox_id: Mapped[str]
     organization_id: Mapped[str]
+    task_id: Mapped[str]
+    transcript_b64: Mapped[str]
+    session_metadata: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    updated_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+
+
+class Transcript(Base):
+    """The transcript of a session of a coding agent, as its last event carried it, whichever sandbox it went on in."""
+
+    __tablename__ = "transcripts"
+    __table_args__ = (Index("ix_transcripts_updated_at", "updated_at"),)
+
+    organization_id: Mapped[str] = mapped_column(primary_key=True)
+    session_id: Mapped[str] = mapped_column(primary_key=True)
+    sandbox_id: Mapped[str]
     task_id: Mapped[str]
     transcript_b64: Mapped[str]
     session_metadata: Mapped[dict[str, Any]] = mapped_column(JSONB)
