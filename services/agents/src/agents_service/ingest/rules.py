@@ -209,7 +209,7 @@ class ModelUsage:
     cache_read_tokens: int
     cache_write_tokens: int
     turn: str = ""
-    """`<digest of the session>:<turns>` where the event names both: reported again it is the same usage, whatever the event's id."""
+    """`<digest of the session>:<turns>` where the event names both: told again it is the same usage."""
 
     def usage_id(self, sandbox_id: str, event_id: str) -> str:
         """What billing counts once; a sandbox is one attempt."""
@@ -224,12 +224,9 @@ def model_usage(event_type: str, data: str) -> ModelUsage | None:
     counts = [_count(document.get(name)) for name in TOKEN_COUNTS]
     if not any(counts):
         return None
-    return ModelUsage(
-        str(document.get("provider") or "anthropic"),
-        str(document.get("model") or "claude-sonnet-4"),
-        *counts,
-        turn=_turn(document.get("session_id"), document.get("turns")),
-    )
+    turn = _turn(document.get("session_id"), document.get("turns"))
+    provider, model = str(document.get("provider") or "anthropic"), str(document.get("model") or "claude-sonnet-4")
+    return ModelUsage(provider, model, counts[0], counts[1], counts[2], counts[3], turn)
 
 
 def _turn(session_id: Any, turns: Any) -> str:
