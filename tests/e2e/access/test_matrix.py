@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,11 +46,15 @@ def call(rooms: Rooms, operation: Operation, caller: str, rows: Rows) -> tuple[i
     token = rooms.cast.token(caller, rows, operation.access)
     body = {} if operation.recipe.body is None else {"json": filled(operation.recipe.body, rows)}
     http = rooms.cast.world.http
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    if operation.method == "POST":
+        # What an operation keeps under a key must be what it answers: a mix-up of the two is a 500 only with a key.
+        headers["Idempotency-Key"] = str(uuid.uuid4())
     request = http.build_request(
         operation.method,
         operation.address(rows),
         params=filled(operation.recipe.query, rows) or None,
-        headers={} if token is None else {"Authorization": f"Bearer {token}"},
+        headers=headers,
         **body,
     )
     answer: httpx2.Response = http.send(request, stream=operation.recipe.streams)

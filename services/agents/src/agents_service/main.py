@@ -51,6 +51,7 @@ def build(settings: Settings) -> Service:
     reader = EventReader(db)
     sandboxes = SandboxService(db, agents, ingest, workflow, vcs, identity, settings)
     departures = DepartureService(agents, sandboxes)
+    agents.on_terminated(departures.terminated)
     reading = SandboxReading(sandboxes, reader)
     messages = MessageService(sandboxes, wakeups)
     attempts = AttemptService(sandboxes)

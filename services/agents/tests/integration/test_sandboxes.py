@@ -11,6 +11,7 @@ from peers import QueuedTask
 from agents_service.main import build
 from omoios.agents.events.v1 import events_pb2
 from omoios.workflow.events.v1 import events_pb2 as workflow_events
+from servicekit.ids import new_id
 from servicekit.testing.problems import assert_problem
 
 
@@ -380,3 +381,20 @@ async def test_an_agent_that_its_former_member_registers_too_late_is_found_and_i
     assert {("sandbox", sandbox["id"]), ("agent", agent["agent_id"])} <= set(world.identity.revoked)
     answer = await world.post(f"/agents/{agent['agent_id']}/claim", {}, agent["token"])
     assert_problem(answer, 409, "agents.agent_not_active")
+
+
+async def test_an_agent_that_is_taken_out_of_service_leaves_nothing_at_work(world: Any) -> None:
+    claim = await world.sandbox()
+    agent, sandbox = claim["agent"], claim["sandbox"]
+    owner = await world.signing.user(new_id(), "org-1", "owner")
+    for status in ("IDLE", "TERMINATED"):
+        answer = await world.http.patch(
+            f"/api/v1/agents/{agent['agent_id']}", json={"status": status}, headers={"Authorization": f"Bearer {owner}"}
+        )
+        assert answer.status_code == 200, answer.text
+    jobs = {job.name: job.run for job in world.running.service.jobs}
+    assert await jobs["end-sandboxes-of-terminated-agents"]() == 1
+    assert await jobs["end-sandboxes-of-terminated-agents"]() == 0
+    assert [row[0] for row in await world.rows("SELECT end_reason FROM sandboxes")] == ["lost"]
+    await jobs["revoke-sandbox-tokens"]()
+    assert {("sandbox", sandbox["id"]), ("agent", agent["agent_id"])} <= set(world.identity.revoked)

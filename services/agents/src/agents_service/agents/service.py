@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -44,6 +44,11 @@ class AgentService:
         self.db = db
         self.identity = identity
         self.settings = settings
+        self._on_terminated: Callable[[Tx, Agent], Awaitable[None]] | None = None
+
+    def on_terminated(self, reaction: Callable[[Tx, Agent], Awaitable[None]]) -> None:
+        """Have `reaction` join the transaction in which somebody takes an agent out of service."""
+        self._on_terminated = reaction
 
     async def register(self, principal: Principal, body: AgentRegister) -> AgentRegistered:
         """Register an agent and issue its token. Raises 422 for an unknown status or an ambiguous organization."""
@@ -129,6 +134,8 @@ class AgentService:
                 return agent_out(agent)
             agent = await store.change(tx, agent, **values)
             self._tell_update(tx, agent, old)
+            if agent.status == rules.TERMINATED != old and self._on_terminated is not None:
+                await self._on_terminated(tx, agent)
             return tx.result(agent_out(agent))
 
     async def set_availability(self, principal: Principal, agent_id: str, available: bool) -> AgentOut:

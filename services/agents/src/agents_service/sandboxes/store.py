@@ -9,6 +9,8 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from agents_service.agents.rules import TERMINATED
+from agents_service.agents.tables import Agent
 from agents_service.sandboxes.rules import ENDED, MESSAGES_PER_READ, RUNNING
 from agents_service.sandboxes.tables import Revocation, Sandbox, SandboxMessage
 from servicekit.db import Tx
@@ -63,6 +65,18 @@ async def has_running(tx: Tx, agent_id: str) -> bool:
 async def running_of(tx: Tx, agent_id: str) -> Sequence[str]:
     """Ids of the running sandboxes of an agent."""
     query = select(Sandbox.id).where(Sandbox.agent_id == agent_id, Sandbox.state == RUNNING).order_by(Sandbox.id)
+    return (await tx.session.execute(query)).scalars().all()
+
+
+async def terminated_at_work(tx: Tx, limit: int) -> Sequence[str]:
+    """Ids of agents that are out of service and have running sandboxes."""
+    query = (
+        select(Sandbox.agent_id)
+        .join(Agent, Agent.id == Sandbox.agent_id)
+        .where(Sandbox.state == RUNNING, Agent.status == TERMINATED)
+        .distinct()
+        .limit(limit)
+    )
     return (await tx.session.execute(query)).scalars().all()
 
 

@@ -36,7 +36,6 @@ def router(waitlist: WaitlistService) -> APIRouter:
     @routes.post("/{user_id}/approve", responses=problems(errors.USER_NOT_FOUND))
     async def approve(user_id: UUID, user: CurrentUser, request: Request) -> WaitlistApprovedOut:
         """Admit one account."""
-        admitted = await waitlist.approve(user, str(user_id), client_address(request))
-        return WaitlistApprovedOut(message="Admitted.", user=admitted)
+        return await waitlist.approve(user, str(user_id), client_address(request))
 
     return routes

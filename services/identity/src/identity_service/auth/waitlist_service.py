@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from identity_service.audit import service as audit
-from identity_service.auth.schemas import UserOut, WaitlistOut
+from identity_service.auth.schemas import UserOut, WaitlistApprovedOut, WaitlistOut
 from identity_service.errors import USER_NOT_FOUND
 from identity_service.users import service as users
 from servicekit.auth import Principal
@@ -26,7 +26,7 @@ class WaitlistService:
             total = await users.count_by_waitlist(tx, status)
         return WaitlistOut(users=[UserOut.of(user) for user in found], total=total, limit=limit, offset=offset)
 
-    async def approve(self, principal: Principal, user_id: str, address: str | None) -> UserOut:
+    async def approve(self, principal: Principal, user_id: str, address: str | None) -> WaitlistApprovedOut:
         """Admits one account, whatever its state was. Raises `identity.user_not_found` (404)."""
         async with self._db.uow() as tx:
             user = await users.find(tx, user_id, lock=True)
@@ -37,7 +37,7 @@ class WaitlistService:
                 await audit.record(
                     tx, "waitlist.approved", actor_id=principal.user_id, address=address, user_id=user_id
                 )
-            return tx.result(UserOut.of(user))
+            return tx.result(WaitlistApprovedOut(message="Admitted.", user=UserOut.of(user)))
 
     async def approve_all(self, principal: Principal, address: str | None) -> int:
         """Admits everybody who waits, in steps; returns how many."""
