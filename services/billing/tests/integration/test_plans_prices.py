@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import Context
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,51 @@ async def test_a_changed_plan_counts_at_once_for_accounts_that_exist(billing: Bi
     headers = await billing.user(organization)
     path = f"/api/v1/billing/account/{organization}/usage-summary"
     assert (await billing.http.get(path, headers=headers)).json()["workflows_limit"] == 6
+
+
+async def month_passes(billing: Billing) -> None:
+    async with billing.running.service.db.uow() as tx:
+        await (await tx.connection()).execute("UPDATE billing_accounts SET period_ends_at = now()")
+
+
+TOKENS: dict[str, Any] = {
+    "kind": "model_tokens",
+    "provider": "anthropic",
+    "model": "claude-haiku",
+    "sandbox_milliseconds": 0,
+}
+
+
+async def test_changes_of_plan_give_nothing_twice_and_last_month_s_allowance_ends(
+    billing: Billing, operator: Operator
+) -> None:
+    organization = billing.organization()
+    await billing.tell(usage(), organization)
+    spent = 5_000_000 - (await billing.balances(organization))["available"]
+    for _ in range(2):
+        assert (await operator("move", organization, "team"))[0] == 0
+        assert (await operator("move", organization, "free"))[0] == 0
+    assert (await billing.balances(organization))["available"] == 200_000_000 - spent
+    account = f"/api/v1/billing/account/{organization}"
+    headers = await billing.user(organization)
+    assert (await billing.http.get(account, headers=headers)).json()["credit_balance"] == 0
+    await month_passes(billing)
+    assert (await billing.http.get(account, headers=headers)).json()["credit_balance"] == 0
+    assert (await billing.balances(organization))["available"] == 5_000_000
+
+
+async def test_what_a_new_month_costs_counts_in_it_and_a_debt_is_not_forgiven(billing: Billing) -> None:
+    organization = billing.organization()
+    await billing.tell(usage(), organization)
+    await month_passes(billing)
+    await billing.tell(usage(**TOKENS | {"input_tokens": 40_000_000}), organization)
+    after = await billing.balances(organization)
+    assert after["available"] < 0
+    await billing.http.get(f"/api/v1/billing/account/{organization}", headers=await billing.user(organization))
+    assert await billing.balances(organization) == after
+    await month_passes(billing)
+    await billing.http.get(f"/api/v1/billing/account/{organization}", headers=await billing.user(organization))
+    assert (await billing.balances(organization))["available"] == after["available"] + 5_000_000
 
 
 async def test_an_organization_moves_and_whoever_replicates_its_account_is_told(

@@ -14,9 +14,6 @@ REPOSITORY_FAILED = ErrorSpec("vcs.repository_failed", Kind.CONFLICT, "The repos
 COMMIT_NOT_FOUND = ErrorSpec("vcs.commit_not_found", Kind.NOT_FOUND, "This commit does not exist.")
 COMMIT_LINKED = ErrorSpec("vcs.commit_already_linked", Kind.CONFLICT, "This commit is linked to the ticket already.")
 BRANCH_NOT_FOUND = ErrorSpec("vcs.branch_not_found", Kind.NOT_FOUND, "This branch does not exist.")
-METHOD_NOT_OFFERED = ErrorSpec(
-    "vcs.merge_method_not_offered", Kind.REFUSED, "Merge by `merge` or `squash`; not `rebase`."
-)
 FILE_NOT_FOUND = ErrorSpec("vcs.file_not_found", Kind.NOT_FOUND, "There is no such file at this place.")
 FILE_TOO_LARGE = ErrorSpec("vcs.file_too_large", Kind.TOO_LARGE, "This file is too large to be read.")
 ATTEMPT_SUPERSEDED = ErrorSpec("vcs.attempt_superseded", Kind.REFUSED, "Another attempt at this task has taken over.")

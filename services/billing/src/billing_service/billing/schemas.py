@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
-from billing_service.ledger.rules import UNLIMITED, Plan
+from billing_service.ledger.rules import UNLIMITED, Plan, given
 from billing_service.ledger.tables import Account
 
 
@@ -82,7 +82,7 @@ class CheckExecutionOut(BaseModel):
 
 def credit(row: Account, plan: Plan) -> int:
     """Prepaid micro-USD: what is available beyond the monthly allowance."""
-    return max(0, row.available_micro_usd - plan.included_micro_usd)
+    return max(0, row.available_micro_usd - given(row.allowance_micro_usd, plan))
 
 
 def remaining(row: Account, plan: Plan) -> int:

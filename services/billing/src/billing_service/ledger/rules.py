@@ -114,6 +114,19 @@ def spend(amount: int) -> Posting:
     return {AVAILABLE: -amount, SPENT: amount}
 
 
+def given(allowance: int | None, plan: Plan) -> int:
+    """The micro-USD that an account was given for this month; what its plan includes where nobody noted it."""
+    return plan.included_micro_usd if allowance is None else allowance
+
+
+def new_month(available: int, allowance: int, included: int) -> Posting:
+    """The allowance of a new month, after what is left of the last one's is taken back.
+
+    Credit beyond the allowance stays, and so does a debt.
+    """
+    return grant(included - max(0, min(available, allowance)))
+
+
 def is_balanced(posting: Posting) -> bool:
     """Whether nothing appears or vanishes."""
     return sum(posting.values()) == 0

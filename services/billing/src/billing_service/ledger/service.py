@@ -76,6 +76,7 @@ class LedgerService:
             assert known is not None
             return known
         included = (await self._plans.of(tx, account)).included_micro_usd
+        account = await store.change_account(tx, account, allowance_micro_usd=included)
         account = await store.post(tx, account, rules.grant(included), "allowance", account.id)
         events.account_created(tx, account)
         return account
@@ -156,23 +157,31 @@ class LedgerService:
                 raise PLAN_NOT_FOUND()
             if plan == account.tier:
                 return account
-            more = max(0, plans[plan].included_micro_usd - plans[account.tier].included_micro_usd)
-            account = await store.change_account(tx, account, tier=plan)
-            account = await store.post(tx, account, rules.grant(more), "allowance", account.id)
+            given = rules.given(account.allowance_micro_usd, plans[account.tier])
+            # Down and up again within a month gives nothing twice.
+            allowance = max(given, plans[plan].included_micro_usd)
+            account = await store.change_account(tx, account, tier=plan, allowance_micro_usd=allowance)
+            account = await store.post(tx, account, rules.grant(allowance - given), "allowance", account.id)
             events.account_changed(tx, account)
             return account
 
     async def _in_this_month(self, tx: Tx, account: Account) -> Account:
-        """Starts the month anew when the last one is over: slots free, allowance filled up to what is included."""
+        """Starts the month anew when the last one is over: slots free, what is left of the allowance replaced."""
         now = utc_now()
         if now < account.period_ends_at:
             return account
+        plan = await self._plans.of(tx, account)
+        given = rules.given(account.allowance_micro_usd, plan)
+        posting = rules.new_month(account.available_micro_usd, given, plan.included_micro_usd)
         account = await store.change_account(
-            tx, account, workflows_used=0, sandbox_ms_used=0, period_ends_at=rules.next_month(now)
+            tx,
+            account,
+            workflows_used=0,
+            sandbox_ms_used=0,
+            period_ends_at=rules.next_month(now),
+            allowance_micro_usd=plan.included_micro_usd,
         )
-        included = (await self._plans.of(tx, account)).included_micro_usd
-        missing = max(0, included - account.available_micro_usd)
-        return await store.post(tx, account, rules.grant(missing), "allowance", account.id)
+        return await store.post(tx, account, posting, "allowance", account.id)
 
     # Reservations
 
@@ -292,7 +301,8 @@ class LedgerService:
         return len(unchecked)
 
     async def charge(self, tx: Tx, account: Account, execution_id: str | None, amount: int, reference: str) -> Account:
-        """A cost: counted on the open reservation of its execution, else taken from what is available."""
+        """A cost: counted on the open reservation of its execution, else taken from what this month has available."""
+        account = await self._in_this_month(tx, account)
         reservation = await store.find_reservation(tx, execution_id, lock=True) if execution_id else None
         # An expired one may be taken again; what is charged here must not be settled with it a second time.
         if reservation is not None and reservation.state != rules.EXPIRED:

@@ -50,6 +50,8 @@ class Account(Base):
     sandbox_ms_used: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     workflows_reserved: Mapped[int] = mapped_column(server_default=text("0"))
     period_ends_at: Mapped[datetime]
+    # What was given this month; null where the account was opened before revision 0006: what the plan includes.
+    allowance_micro_usd: Mapped[int | None] = mapped_column(BigInteger)
     available_micro_usd: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     reserved_micro_usd: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     spent_micro_usd: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))

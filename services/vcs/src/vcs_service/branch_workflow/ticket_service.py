@@ -23,7 +23,6 @@ from vcs_service.commits.service import CommitService
 from vcs_service.errors import (
     ATTEMPT_SUPERSEDED,
     BRANCH_NOT_FOUND,
-    METHOD_NOT_OFFERED,
     PROJECT_NOT_FOUND,
     REPOSITORY_NOT_FOUND,
     TICKET_NOT_FOUND,
@@ -105,9 +104,9 @@ class TicketBranchService:
         deleted unless the caller keeps it or somebody pushed to it meanwhile.
         """
         ticket, _ = await self._ticket(principal, str(body.ticket_id), "ticket:write")
+        if body.merge_method == "rebase":
+            return MergedOut(success=False, error="Merge by `merge` or `squash`; `rebase` is not offered.")
         try:
-            if body.merge_method == "rebase":
-                raise METHOD_NOT_OFFERED()
             async with self._db.reader() as tx:
                 branch = await ticket_branches.find(tx, ticket.ticket_id)
             if branch is None:
