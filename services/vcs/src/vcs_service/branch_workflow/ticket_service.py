@@ -193,7 +193,7 @@ class TicketBranchService:
             )
             if branch.state == ticket_branches.MERGED:
                 branch = await ticket_branches.reopen(tx, ticket.ticket_id, base)
-            return tx.result(branch)
+        return branch
 
     async def _named(self, ticket: ReplicaTicket, name: str) -> tuple[str, str, TicketBranch | None]:
         """(head, base, row) of the ticket's branch of that name; without a row where it is an attempt's branch."""
