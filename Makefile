@@ -126,8 +126,8 @@ restore: install ## Put a backup back in place of the present data: file=<backup
 billing: install ## Prices and plans: args=prices, args='set-plan free --agents-limit 2', args='move <organization> team'; args=--help
 	@$(LOCAL) billing $(args)
 
-rotate-keys: install ## Put a new signing key in use
-	@$(LOCAL) rotate-keys $(args)
+rotate-keys: install ## Put a new signing key in use; envelope=1: a new key for secrets at rest (args=--forget)
+	@$(LOCAL) $(if $(envelope),rotate-envelope-key,rotate-keys) $(args)
 
 audit-verify: install ## Walk the chains of the audit trail; names the first broken entry
 	@$(LOCAL) audit-verify $(args)

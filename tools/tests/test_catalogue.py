@@ -11,6 +11,7 @@ from fastapi import APIRouter
 
 from servicekit.auth.access import PUBLIC, AccessTable
 from servicekit.db.event_options import EventType
+from servicekit.events import topology
 from servicekit.host import Service
 from servicekit.settings import ServiceSettings
 from tools import catalogue
@@ -114,3 +115,11 @@ def test_a_service_that_cannot_be_built_is_a_finding() -> None:
     services, found = catalogue.describe(["nothing"])
     assert services == {}
     assert found == ["nothing: nothing_service.main is not there"]
+
+
+def test_a_topology_that_the_services_do_not_declare_is_found(tmp_path, capsys) -> None:
+    changed = tmp_path / "topology.yaml"
+    changed.write_text(topology.FILE.read_text(encoding="utf-8").replace("max_bytes: 2147483648", "max_bytes: 1", 1))
+    assert topology.main(["check", "--file", str(topology.FILE)]) == 0
+    assert topology.main(["check", "--file", str(changed)]) == 1
+    assert "make topology" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from omoios_local import screen
+from omoios_local import envelope_key, screen
 from omoios_local.client import StackClient
 from omoios_local.ports import SERVICES
 from omoios_local.stack import OPERATOR_USER
@@ -117,6 +117,16 @@ def rotate_keys(context: typer.Context) -> None:
     """Put a new signing key in use; the one before stays valid for verification."""
     with failures():
         become(environment_of(context.obj, "identity"), "identity_service.admin", "rotate-signing-key")
+
+
+@app.command("rotate-envelope-key")
+def rotate_envelope_key(
+    context: typer.Context,
+    forget: Annotated[bool, typer.Option(help="drop the key before as well; open sessions sign in again")] = False,
+) -> None:
+    """Put a new key for secrets at rest in use and seal all of them anew."""
+    with failures():
+        envelope_key.rotate(context.obj, forget=forget, say=lambda line: console.print(line, markup=False))
 
 
 @app.command("audit-verify")

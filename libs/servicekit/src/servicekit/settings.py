@@ -81,6 +81,7 @@ class ServiceSettings(BaseSettings):
     """Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed: the gateway's."""
 
     envelope_key: SecretStr | None = None
+    """Base64 of 32 bytes. Several with white space between: the first seals, the others still open."""
     otlp_endpoint: str | None = None
     rate_limits: Literal["loose", "contract"] = "loose"
     data_dir: Path | None = None
@@ -154,15 +155,16 @@ class ServiceSettings(BaseSettings):
 
     @field_validator("envelope_key")
     @classmethod
-    def _key_of_32_bytes(cls, value: SecretStr | None) -> SecretStr | None:
+    def _keys_of_32_bytes(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
+        keys = value.get_secret_value().split()
         try:
-            length = len(base64.b64decode(value.get_secret_value(), validate=True))
+            lengths = [len(base64.b64decode(key, validate=True)) for key in keys]
         except binascii.Error as error:
             raise ValueError("must be base64") from error
-        if length != 32:
-            raise ValueError(f"must be 32 bytes, not {length}")
+        if not keys or any(length != 32 for length in lengths):
+            raise ValueError(f"each key must be 32 bytes, not {lengths}")
         return value
 
     @property

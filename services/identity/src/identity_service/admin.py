@@ -6,12 +6,17 @@ import argparse
 import asyncio
 import sys
 
+from identity_service.audit import service as audit
 from identity_service.audit.service import AuditService
 from identity_service.auth.adapters import Argon2Passwords, RedisLoginGuard
 from identity_service.auth.service import AuthService
-from identity_service.envelope.rules import Envelope
+from identity_service.credentials import service as credentials
+from identity_service.envelope.rules import Envelope, SealBroken
+from identity_service.mail import service as mails
 from identity_service.mail.service import MailService
+from identity_service.oauth import service as oauth
 from identity_service.settings import Settings
+from identity_service.tokens import service as tokens
 from identity_service.tokens.service import TokenService
 from servicekit.db import Database
 from servicekit.errors import AppError
@@ -33,9 +38,9 @@ async def _make_admin(settings: Settings, email: str) -> str:
     redis = RedisClient(settings)
     await db.start()
     try:
-        tokens = _tokens(db, settings)
+        issuer = _tokens(db, settings)
         guard = RedisLoginGuard(redis.raw, settings.login_failures, settings.login_window_s)
-        auth = AuthService(db, tokens, Argon2Passwords(1, 1), guard)
+        auth = AuthService(db, issuer, Argon2Passwords(1, 1), guard)
         user = await auth.make_super_admin(email)
     finally:
         await redis.close()
@@ -47,12 +52,25 @@ async def _rotate_signing_key(settings: Settings) -> str:
     db = Database(settings)
     await db.start()
     try:
-        tokens = _tokens(db, settings)
-        await tokens.ensure_keys()
-        key_id, previous = await tokens.rotate_key()
+        issuer = _tokens(db, settings)
+        await issuer.ensure_keys()
+        key_id, previous = await issuer.rotate_key()
     finally:
         await db.close()
     return f"{key_id} signs from now on; tokens of {previous} stay valid until they expire."
+
+
+async def _reseal(settings: Settings) -> str:
+    db = Database(settings)
+    envelope = Envelope.from_base64(settings.envelope_key_text)
+    await db.start()
+    try:
+        done = 0
+        for room in (tokens, audit, credentials, oauth, mails):
+            done += await room.reseal(db, envelope)
+    finally:
+        await db.close()
+    return f"{done} secrets were sealed anew; all are under the first envelope key."
 
 
 async def _mails(settings: Settings) -> str:
@@ -97,6 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     make_admin = commands.add_parser("make-admin", help="make an account a platform super admin")
     make_admin.add_argument("--email", required=True)
     commands.add_parser("rotate-signing-key", help="let the next key sign")
+    commands.add_parser("reseal", help="seal anew under the first envelope key what a later one in the list sealed")
     commands.add_parser("mails", help="mails by state, and those that nobody got for certain")
     commands.add_parser("verify-audit", help="walk every chain of the audit trail; exit code 1 when one is broken")
     options = parser.parse_args(arguments)
@@ -107,6 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
             answer = asyncio.run(_make_admin(settings, options.email))
         elif options.command == "verify-audit":
             answer, whole = asyncio.run(_verify_audit(settings))
+        elif options.command == "reseal":
+            answer = asyncio.run(_reseal(settings))
         elif options.command == "mails":
             answer = asyncio.run(_mails(settings))
         else:
@@ -114,6 +135,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(answer + "\n")
     except AppError as error:
         sys.stderr.write(f"{error.code}: {error.detail}\n")
+        return 1
+    except SealBroken as error:
+        sys.stderr.write(f"A secret cannot be opened: {error}. Keep every key that the list has.\n")
         return 1
     return 0 if whole else 1
 

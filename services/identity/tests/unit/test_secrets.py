@@ -41,8 +41,24 @@ def test_a_value_opens_for_its_purpose_and_key_only(envelope: Envelope) -> None:
         envelope.open(b"short", "one")
 
 
+def test_the_first_key_seals_and_every_key_opens() -> None:
+    old, new = Envelope(b"o" * 32), Envelope(b"n" * 32)
+    both = Envelope(b"n" * 32, b"o" * 32)
+    sealed = old.seal(b"secret", "one")
+    assert both.open(sealed, "one") == b"secret"
+    again = both.resealed(sealed, "one")
+    assert again is not None
+    assert new.open(again, "one") == b"secret"
+    assert both.resealed(again, "one") is None
+    with pytest.raises(SealBroken):
+        old.open(again, "one")
+    with pytest.raises(SealBroken):
+        both.resealed(sealed, "another")
+    assert both.derive("a", b"1") == [*new.derive("a", b"1"), *old.derive("a", b"1")]
+
+
 def test_derived_keys_differ_by_purpose_and_salt(envelope: Envelope) -> None:
-    keys = {envelope.derive(purpose, salt) for purpose in ("a", "b") for salt in (b"1", b"2")}
+    keys = {envelope.derive(purpose, salt)[0] for purpose in ("a", "b") for salt in (b"1", b"2")}
     assert len(keys) == 4
 
 

@@ -223,6 +223,26 @@ async def test_a_chosen_task_brings_what_it_waits_for_and_the_spec_goes_on_later
     assert [one.title for one in await flow.claim(10)] == ["On its own"]
 
 
+async def test_what_waits_for_something_lost_ends_its_execution_instead_of_waiting(flow: Any) -> None:
+    """A task outside the spec was cancelled: the spec's task that depends on it says so, and so does the execution."""
+    project = await flow.project()
+    spec = await flow.spec(project["id"], "# Lost\n## Tasks\n### A: Waits\n- Command: `true`\n")
+    ticket = await ticket_of(flow, project)
+    body = {"ticket_id": ticket["id"], "title": "Outside", "description": "d", "task_type": "implement_feature"}
+    outside = await flow.call("POST", "/tasks", 201, json=body)
+    [inside] = await flow.call("GET", f"/specs/{spec['id']}/tasks")
+    await flow.sql(
+        "INSERT INTO task_dependencies (task_id, depends_on_id) VALUES ($1, $2)", inside["task_id"], outside["id"]
+    )
+    await flow.sql("UPDATE tasks SET unmet_dependencies = 1 WHERE id = $1", inside["task_id"])
+    await flow.call("POST", f"/tasks/{outside['id']}/cancel")
+    await flow.call("POST", f"/specs/{spec['id']}/execute")
+    assert await flow.claim() == []
+    status = await flow.call("GET", f"/specs/{spec['id']}/execution-status")
+    assert status["execution_status"] == "failed"
+    assert len(await flow.events("workflow.execution.finished.v1")) == 1
+
+
 async def test_executing_twice_under_one_key_is_executing_once(flow: Any) -> None:
     project = await flow.project()
     for operation in ("execute", "execute-tasks"):

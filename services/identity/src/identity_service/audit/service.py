@@ -10,7 +10,8 @@ from typing import Any
 
 from identity_service.audit import rules, store
 from identity_service.audit.schemas import AuditEntryOut, AuditPage
-from identity_service.audit.tables import AuditEntry
+from identity_service.audit.tables import AuditEntry, AuditHead
+from identity_service.envelope import service as resealing
 from identity_service.envelope.rules import Envelope, SealBroken
 from identity_service.errors import ORGANIZATION_NOT_FOUND, USER_NOT_FOUND
 from servicekit.auth import Principal
@@ -213,3 +214,8 @@ def _entry(row: AuditEntry) -> rules.Entry:
         position=row.position,
         digest=row.digest,
     )
+
+
+async def reseal(db: Database, envelope: Envelope) -> int:
+    """Seals under the present envelope key what an earlier one sealed; returns how many values."""
+    return await resealing.reseal(db, envelope, AuditHead.sealed_key, lambda _: _PURPOSE)

@@ -16,6 +16,7 @@ from identity_service.credentials.schemas import (
     ValidationOut,
 )
 from identity_service.credentials.tables import UserCredential
+from identity_service.envelope import service as resealing
 from identity_service.envelope.rules import Envelope
 from identity_service.errors import CREDENTIAL_NOT_FOUND, PROVIDER_UNREACHABLE, TOO_MANY_CREDENTIALS
 from identity_service.users import service as users
@@ -154,6 +155,12 @@ class CredentialService:
 
     def _opened(self, row: UserCredential) -> str:
         return self._envelope.open(row.sealed_key, _purpose(row.user_id, row.provider)).decode()
+
+
+async def reseal(db: Database, envelope: Envelope) -> int:
+    """Seals under the present envelope key what an earlier one sealed; returns how many values."""
+    column = UserCredential.sealed_key
+    return await resealing.reseal(db, envelope, column, lambda row: _purpose(row.user_id, row.provider))
 
 
 def _purpose(user_id: str, provider: str) -> str:

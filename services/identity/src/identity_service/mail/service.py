@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from urllib.parse import urlencode
 
+from identity_service.envelope import service as resealing
 from identity_service.envelope.rules import Envelope, SealBroken
 from identity_service.mail import rules, store
 from identity_service.mail.adapters import (
@@ -201,3 +202,8 @@ class MailService:
             # `uncertain` is what another leader made of it while this process slept: now it is known.
             states = ("sending", "transmitting", "uncertain")
             await store.move(tx, mail.id, mail.attempts, states, state, last_error=error, sealed_context=None)
+
+
+async def reseal(db: Database, envelope: Envelope) -> int:
+    """Seals under the present envelope key what an earlier one sealed; returns how many values."""
+    return await resealing.reseal(db, envelope, Mail.sealed_context, lambda _: _PURPOSE)

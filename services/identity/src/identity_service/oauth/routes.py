@@ -77,7 +77,7 @@ def router(oauth: OAuthService, *, prefix: str, tag: str, secure_cookies: bool) 
         "/{provider}/callback",
         status_code=307,
         response_class=RedirectResponse,
-        dependencies=[Depends(RateLimit("oauth.callback", per_minute=60, key=client_address))],
+        dependencies=[Depends(RateLimit("oauth.callback", per_minute=60, key=client_address, fail_closed=True))],
     )
     async def callback(
         request: Request,

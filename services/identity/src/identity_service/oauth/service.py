@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
@@ -11,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from identity_service.audit import service as audit
 from identity_service.auth.api_key_service import ApiKeyService
 from identity_service.auth.rules import Cookie, session_cookies
+from identity_service.envelope import service as resealing
 from identity_service.envelope.rules import Envelope
 from identity_service.errors import (
     LAST_SIGN_IN_METHOD,
@@ -422,6 +424,20 @@ class OAuthService:
 
     def _sealed(self, user_id: str, provider: str, which: str, token: str) -> bytes:
         return self._envelope.seal(token.encode(), _purpose(user_id, provider, which))
+
+
+async def reseal(db: Database, envelope: Envelope) -> int:
+    """Seals under the present envelope key what an earlier one sealed; returns how many values."""
+    columns = {"access": OAuthIdentity.sealed_access_token, "refresh": OAuthIdentity.sealed_refresh_token}
+    done = 0
+    for which, column in columns.items():
+        purpose = partial(_purpose_of, which)
+        done += await resealing.reseal(db, envelope, column, purpose)
+    return done
+
+
+def _purpose_of(which: str, row: OAuthIdentity) -> str:
+    return _purpose(row.user_id, row.provider, which)
 
 
 def _purpose(user_id: str, provider: str, which: str) -> str:

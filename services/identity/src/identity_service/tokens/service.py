@@ -16,12 +16,13 @@ from joserfc.jwk import ECKey
 
 from identity_service import events
 from identity_service.audit import service as audit
+from identity_service.envelope import service as resealing
 from identity_service.envelope.rules import Envelope
 from identity_service.errors import BAD_REFRESH_TOKEN, SERVICE_REFUSED
 from identity_service.mail.service import MailService
 from identity_service.settings import Settings
 from identity_service.tokens import rules, store
-from identity_service.tokens.tables import Revocation, Session
+from identity_service.tokens.tables import Revocation, Session, SigningKey
 from identity_service.users import service as users
 from identity_service.users.tables import User
 from servicekit.clock import utc_now
@@ -215,7 +216,7 @@ class TokenService:
         whole session.
         """
         token = rules.parse(refresh_token)
-        if token is None or not rules.is_genuine(token, self._refresh_key(token.session_id)):
+        if token is None or not any(rules.is_genuine(token, key) for key in self._refresh_keys(token.session_id)):
             raise BAD_REFRESH_TOKEN()
         pair: TokenPair | None = None
         async with self._db.uow() as tx:
@@ -312,8 +313,13 @@ class TokenService:
         if not_earlier > utc_now().timestamp():
             extra |= {"iat": not_earlier, "exp": not_earlier + ttl_s}
         access = self.sign("user", user.id, ttl_s, sid=session_id, **extra)
-        refresh = rules.encode(self._refresh_key(session_id), session_id, generation)
+        refresh = rules.encode(self._refresh_keys(session_id)[0], session_id, generation)
         return TokenPair(access.token, refresh, ttl_s)
 
-    def _refresh_key(self, session_id: str) -> bytes:
+    def _refresh_keys(self, session_id: str) -> list[bytes]:
         return self._envelope.derive("refresh-token", session_id.encode())
+
+
+async def reseal(db: Database, envelope: Envelope) -> int:
+    """Seals under the present envelope key what an earlier one sealed; returns how many values."""
+    return await resealing.reseal(db, envelope, SigningKey.sealed_private_jwk, lambda _: _KEY_PURPOSE)
