@@ -34,10 +34,13 @@ def agent_registered(agent: Agent) -> pb.AgentRegistered:
         capabilities=agent.capabilities,
         capacity=agent.capacity,
         status=agent.status,
+        agent_name=agent.agent_name,
     )
 
 
-def agent_updated(agent: Agent, old_status: str) -> pb.AgentUpdated:
+def agent_updated(
+    agent: Agent, old_status: str, reason: str = "", by: str = "", task_id: str | None = None
+) -> pb.AgentUpdated:
     """Something about an agent changed; `old_status` equals the status when that did not."""
     return pb.AgentUpdated(
         agent_id=agent.id,
@@ -46,6 +49,9 @@ def agent_updated(agent: Agent, old_status: str) -> pb.AgentUpdated:
         capabilities=agent.capabilities,
         capacity=agent.capacity,
         health_status=agent.health_status,
+        reason=reason,
+        task_id=task_id or "",
+        triggered_by=by,
     )
 
 
@@ -59,7 +65,7 @@ def agent_recovered(agent_id: str) -> pb.AgentRecovered:
     return pb.AgentRecovered(agent_id=agent_id)
 
 
-def sandbox_started(sandbox: Sandbox) -> pb.SandboxStarted:
+def sandbox_started(sandbox: Sandbox, phase_id: str) -> pb.SandboxStarted:
     """An attempt has its sandbox."""
     return pb.SandboxStarted(
         sandbox_id=sandbox.id,
@@ -73,6 +79,7 @@ def sandbox_started(sandbox: Sandbox) -> pb.SandboxStarted:
         engine=sandbox.engine,
         branch=sandbox.branch,
         isolation=sandbox.isolation,
+        phase_id=phase_id,
     )
 
 

@@ -128,6 +128,36 @@ async def test_messages_whose_answer_was_lost_are_given_again_until_named(world:
     assert (await world.get(path, token)).json() == []
 
 
+async def test_a_heartbeat_that_meets_the_end_of_its_task_tells_failure_from_success(world: Any) -> None:
+    for status, reason in (("failed", "failed"), ("completed", "completed")):
+        claim = await world.sandbox(f"task-{status}")
+        name, token = claim["sandbox"]["id"], claim["sandbox"]["token"]
+        world.workflow.queue[f"task-{status}"].status = status
+        beat = await world.post(f"/sandboxes/{name}/heartbeat", {"status": "running"}, token)
+        assert beat.json()["state"] == "ended"
+        (row,) = await world.rows("SELECT end_reason FROM sandboxes WHERE id = $1", name)
+        assert row[0] == reason
+
+
+async def test_a_completion_whose_answer_was_lost_is_answered_after_its_event(world: Any, tell: Any) -> None:
+    claim = await world.sandbox()
+    name, token = claim["sandbox"]["id"], claim["sandbox"]["token"]
+    world.workflow.queue["task-1"].status = "completed"
+    reference = workflow_events.TaskReference(task_id="task-1")
+    ended = workflow_events.TaskCompleted(task=reference, sandbox_id=name, attempt=claim["attempt"])
+    await tell(world.running.service, ("task-1", ended))
+    body = {"task_id": "task-1", "success": True}
+    answers = [await world.post(f"/sandboxes/{name}/task-complete", body, token) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200], answers[0].text
+    assert answers[0].json() == answers[1].json()
+    other = await world.post(f"/sandboxes/{name}/task-complete", body | {"success": False}, token)
+    assert_problem(other, 409, "agents.sandbox_ended")
+    (left,) = await world.rows(
+        "SELECT r.due_at - s.ended_at FROM revocations r JOIN sandboxes s ON s.id = r.sandbox_id WHERE s.id = $1", name
+    )
+    assert left[0].total_seconds() >= 60
+
+
 async def test_heartbeats_by_request_count_like_events(world: Any) -> None:
     claim = await world.sandbox()
     name, token = claim["sandbox"]["id"], claim["sandbox"]["token"]

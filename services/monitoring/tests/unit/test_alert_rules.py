@@ -45,8 +45,9 @@ def test_a_fingerprint_knows_no_order(labels: dict[str, str]) -> None:
 def test_readings() -> None:
     assert anomaly_readings("agent.heartbeat.missed", 2.0) == {
         "agent.heartbeat.missed": 2.0,
-        "agent.status.unresponsive": 1.0,
+        "agent.status.unresponsive": 0.0,
     }
+    assert anomaly_readings("agent.heartbeat.missed", 3.0)["agent.status.unresponsive"] == 1.0
     assert anomaly_readings("other", 5.0) == {"other": 5.0}
     assert set(ticket_readings("critical")) == {"ticket.blocked", "ticket.blocked.critical"}
     assert set(ticket_readings(None)) == {"ticket.blocked"}

@@ -40,6 +40,41 @@ def test_each_event_can_be_told_even_empty(subject: str) -> None:
         assert text["event_type"]
 
 
+def test_ends_of_tasks_and_conversations_have_their_names() -> None:
+    task = workflow.TaskReference(task_id="t", project_id="p")
+    late = "The task timed out: it ran 61 s of 60 s."
+    for body, subject, names in (
+        (workflow.TaskFailed(task=task), "failed", ["TASK_FAILED", "TASK_PERMANENTLY_FAILED"]),
+        (
+            workflow.TaskFailed(task=task, error_message=late),
+            "failed",
+            ["TASK_FAILED", "TASK_PERMANENTLY_FAILED", "TASK_TIMED_OUT"],
+        ),
+        (
+            workflow.TaskRetryScheduled(task=task, error_message=late),
+            "retry_scheduled",
+            ["TASK_RETRY_SCHEDULED", "TASK_STATUS_CHANGED", "TASK_TIMED_OUT"],
+        ),
+        (workflow.TaskUpdated(task=task, changes_json='{"title": "x"}'), "updated", ["TASK_UPDATED"]),
+    ):
+        assert [frame["event_type"] for frame in told(f"workflow.task.{subject}.v1", body)] == names
+    body = workflow.TaskUpdated(task=task, changes_json='{"conversation_id": "c-1"}')
+    registered = told("workflow.task.updated.v1", body)[1]
+    assert (registered["event_type"], registered["payload"]["conversation_id"]) == ("CONVERSATION_REGISTERED", "c-1")
+
+
+def test_frames_of_agents_carry_what_the_contract_names() -> None:
+    moved = agents.AgentUpdated(agent_id="a", status="IDLE", old_status="RUNNING", reason="r", triggered_by="b")
+    (frame,) = told("agents.agent.updated.v1", moved)
+    assert {"previous_status", "new_status", "reason", "task_id", "triggered_by"} <= set(frame["payload"])
+    (missed,) = told("agents.agent.went_stale.v1", agents.AgentWentStale(agent_id="a", missed_heartbeats=2))
+    assert missed["payload"]["action"] == "mark_degraded"
+    for kind, priority in (("interrupt", "high"), ("user_message", "normal")):
+        queued = agents.SandboxMessageQueued(sandbox_id="s", message_type=kind)
+        (frame,) = told("agents.sandbox.message_queued.v1", queued)
+        assert frame["payload"]["priority"] == priority
+
+
 # What the board, the command page and the activity page of the web client filter on or have a label for.
 def names_of_everything() -> set[str]:
     found = {kind.name for kinds in KINDS.values() for kind in kinds if isinstance(kind.name, str)}

@@ -347,7 +347,7 @@ class AgentService:
         old = agent.status
         await self._log_move(tx, agent.id, old, target, reason, by, task_id)
         agent = await store.change(tx, agent, status=target, **values)
-        self._tell_update(tx, agent, old)
+        self._tell_update(tx, agent, old, reason, by, task_id)
         return agent
 
     async def _log_move(
@@ -364,9 +364,11 @@ class AgentService:
             task_id=task_id,
         )
 
-    def _tell_update(self, tx: Tx, agent: Agent, old_status: str) -> None:
+    def _tell_update(
+        self, tx: Tx, agent: Agent, old_status: str, reason: str = "", by: str = "", task_id: str | None = None
+    ) -> None:
         tx.emit(
-            events.agent_updated(agent, old_status),
+            events.agent_updated(agent, old_status, reason, by, task_id),
             aggregate_id=agent.id,
             version=agent.version,
             organization_id=agent.organization_id,

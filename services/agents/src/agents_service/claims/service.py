@@ -178,6 +178,7 @@ class ClaimService:
                         project_id=task.project_id,
                         task_id=task.task_id,
                         ticket_id=task.ticket_id,
+                        phase_id=task.phase_id,
                         spec_id=task.spec_id,
                         execution_id=task.execution_id,
                         agent_id=agent.id,

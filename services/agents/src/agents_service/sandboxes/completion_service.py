@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from agents_service import events
-from agents_service.clients import HELD, LOST, Attempt, token_subject
+from agents_service.clients import CANCELLED, ENDED, HELD, LOST, Attempt, token_subject
 from agents_service.errors import ATTEMPT_SUPERSEDED, SANDBOX_ENDED, TASK_NOT_FOUND
 from agents_service.sandboxes import rules, store
 from agents_service.sandboxes.schemas import (
@@ -42,9 +42,12 @@ class AttemptService:
         sandbox = await self._working(principal, sandbox_id)
         if body.task_id != sandbox.task_id:
             raise TASK_NOT_FOUND(f"Sandbox {sandbox_id} does not work on task {body.task_id}.")
-        if sandbox.state == rules.ENDED:
-            if sandbox.completion is None:
+        reason = rules.COMPLETED if body.success else rules.FAILED
+        if sandbox.state == rules.ENDED and sandbox.completion is None:
+            # The event of a completion may end the sandbox before its answer is kept: workflow gives that answer again.
+            if sandbox.end_reason != reason:
                 raise _over(sandbox)
+        elif sandbox.completion is not None:
             stored = TaskCompleted.model_validate(sandbox.completion)
             if (stored.new_status == "failed") == body.success:
                 raise SANDBOX_ENDED("This attempt was completed with the other outcome.")
@@ -58,7 +61,6 @@ class AttemptService:
             async with self.sandboxes.db.uow() as tx:
                 await self.sandboxes.end(tx, sandbox_id, rules.LOST)
             raise ATTEMPT_SUPERSEDED() from error
-        reason = rules.COMPLETED if body.success else rules.FAILED
         async with self.sandboxes.db.uow() as tx:
             completion = answer.model_dump(mode="json")
             if await self.sandboxes.end(tx, sandbox_id, reason, completion) is None:
@@ -75,6 +77,7 @@ class AttemptService:
             attempt = Attempt(sandbox.task_id, sandbox.attempt, sandbox.id)
             states = await self.sandboxes.workflow.heartbeat_tasks([attempt], self.sandboxes.settings.task_lease_s)
             held = states.get(sandbox.task_id, LOST)
+            reason = rules.LOST if held == HELD else await self._reason(sandbox, held)
             async with self.sandboxes.db.uow() as tx:
                 if held == HELD:
                     await store.beat(tx, sandbox_id)
@@ -82,7 +85,6 @@ class AttemptService:
                     pending = await store.count_waiting(tx, sandbox_id)
                     state = "running"
                 else:
-                    reason = rules.reason_for_attempt_state(held)
                     await self.sandboxes.end(tx, sandbox_id, reason)
                     state = _STATE_BY_REASON.get(reason, "ended")
         token, expires_at = None, None
@@ -173,6 +175,22 @@ class AttemptService:
             task_status=failed.status or "failed",
             will_retry=failed.will_retry,
             retry_at=failed.retry_at,
+        )
+
+    async def _reason(self, sandbox: Sandbox, held: str) -> str:
+        """How the attempt ended that no longer holds its task; "ended" alone does not tell success from failure."""
+        if held != ENDED:
+            return rules.CANCELLED if held == CANCELLED else rules.LOST
+        task = (await self.sandboxes.workflow.tasks([sandbox.task_id])).get(sandbox.task_id)
+        return (
+            rules.reason_after(
+                task.status if task is not None else None,
+                task.attempt if task is not None else 0,
+                task.sandbox_id if task is not None else "",
+                sandbox.attempt,
+                sandbox.id,
+            )
+            or rules.LOST
         )
 
     async def _working(self, principal: Principal, sandbox_id: str) -> Sandbox:

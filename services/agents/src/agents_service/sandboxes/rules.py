@@ -32,11 +32,6 @@ PHASE_EVENTS = (
 ACTIVITY_EVENTS = ("agent.heartbeat", "spec.heartbeat", "agent.completed", *PHASE_EVENTS[2:])
 
 
-def reason_for_attempt_state(state: str) -> str:
-    """How a sandbox ends when workflow says that its attempt no longer holds the task."""
-    return {"cancelled": CANCELLED, "ended": COMPLETED}.get(state, LOST)
-
-
 @dataclass(frozen=True, slots=True)
 class Activity:
     """What a sandbox has been doing. Durations are seconds."""

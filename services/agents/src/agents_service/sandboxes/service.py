@@ -44,6 +44,7 @@ class NewSandbox:
     isolation: str
     branch: str
     base_sha: str
+    phase_id: str = ""
 
 
 class SandboxService:
@@ -104,7 +105,7 @@ class SandboxService:
             ),
         )
         tx.emit(
-            events.sandbox_started(sandbox),
+            events.sandbox_started(sandbox, new.phase_id),
             aggregate_id=sandbox.id,
             version=sandbox.version,
             organization_id=sandbox.organization_id,
@@ -137,7 +138,9 @@ class SandboxService:
             version=sandbox.version,
             organization_id=organization_id,
         )
-        delay_s = self.settings.revoke_after_completion_s if completion is not None else 0
+        # The event of a completion may be here before its answer: the worker may still have to ask for that again.
+        handed_in = completion is not None or reason == rules.COMPLETED
+        delay_s = self.settings.revoke_after_completion_s if handed_in else 0
         await store.want_revocation(tx, sandbox_id, organization_id, f"sandbox {reason}", delay_s)
         if not await store.has_running(tx, sandbox.agent_id):
             await self.agents.work_ended(tx, sandbox.agent_id)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from monitoring_service.anomalies.rules import HEARTBEAT_MISSED
+from monitoring_service.anomalies.rules import HEARTBEAT_MISSED, MISSES_UNTIL_FAILED
 
 UNRESPONSIVE = "agent.status.unresponsive"
 TICKET_BLOCKED = "ticket.blocked"
@@ -55,8 +55,8 @@ def anomaly_readings(metric_name: str, observed: float) -> dict[str, float]:
     """The metrics that rules are asked about when an anomaly of this metric is found."""
     found = {metric_name: observed}
     if metric_name == HEARTBEAT_MISSED:
-        # An agent is unresponsive from its first missed heartbeat on, as its health status says.
-        found[UNRESPONSIVE] = 1.0
+        # The third missed heartbeat is told when the agent fails by it; one that is only late is not unresponsive.
+        found[UNRESPONSIVE] = float(observed >= MISSES_UNTIL_FAILED)
     return found
 
 

@@ -8,6 +8,7 @@ SEVERITIES = (INFO, WARNING, ERROR, CRITICAL)
 HEARTBEAT_MISSED = "agent.heartbeat.missed"
 THRESHOLD_BREACH = "threshold_breach"
 # The ladder of the contract: one missed heartbeat warns, the second degrades, the third makes unresponsive.
+MISSES_UNTIL_FAILED = 3
 _LADDER = {1: WARNING, 2: ERROR}
 UNRESPONSIVE = "unresponsive"
 """The health status of an agent whose heartbeats are missing."""

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from monitoring_service.event_streams.frame_rules import Frame
-from monitoring_service.event_streams.payload_rules import payload_of, sandbox_payload
+from monitoring_service.event_streams.payload_rules import parsed, payload_of, sandbox_payload
 
 Body = Any
 Text = Callable[[Body], str]
@@ -30,8 +30,23 @@ class Kind:
     adds: Callable[[Body], dict[str, Any]] = lambda _body: {}
 
 
-def _task(name: str, adds: Callable[[Body], dict[str, Any]] | None = None) -> Kind:
-    return Kind(name, "task", lambda b: b.task.task_id, "task:read", adds=adds or (lambda _b: {}))
+def _task(
+    name: str,
+    when: Callable[[Body], bool] = lambda _b: True,
+    adds: Callable[[Body], dict[str, Any]] = lambda _b: {},
+) -> Kind:
+    return Kind(name, "task", lambda b: b.task.task_id, "task:read", when, adds)
+
+
+def _conversation(body: Body) -> dict[str, Any]:
+    changes = parsed(body.changes_json)
+    known = changes.get("conversation_id") if isinstance(changes, dict) else None
+    return {"conversation_id": known} if known else {}
+
+
+def _timed_out(body: Body) -> bool:
+    # A retry names no cause of its own; its message is workflow's, see `time_out` of the queue.
+    return bool(body.error_message.startswith("The task timed out:"))
 
 
 def _ticket(
@@ -137,12 +152,23 @@ KINDS: dict[str, tuple[Kind, ...]] = {
     "workflow.workflow_result.submitted.v1": (_workflow_result("result.workflow.submitted"),),
     "workflow.workflow_result.validated.v1": (_workflow_result("result.workflow.validated"),),
     "workflow.task.created.v1": (_task("TASK_CREATED"),),
-    "workflow.task.updated.v1": (_task("TASK_UPDATED"),),
+    "workflow.task.updated.v1": (
+        _task("TASK_UPDATED"),
+        _task("CONVERSATION_REGISTERED", lambda b: bool(_conversation(b)), _conversation),
+    ),
     "workflow.task.assigned.v1": (_task("TASK_ASSIGNED"), _task("TASK_SANDBOX_ASSIGNED")),
     "workflow.task.started.v1": (_task("TASK_STARTED"),),
     "workflow.task.completed.v1": (_task("TASK_COMPLETED"),),
-    "workflow.task.failed.v1": (_task("TASK_FAILED"),),
-    "workflow.task.retry_scheduled.v1": (_task("TASK_RETRY_SCHEDULED"), _task("TASK_STATUS_CHANGED")),
+    "workflow.task.failed.v1": (
+        _task("TASK_FAILED"),
+        _task("TASK_PERMANENTLY_FAILED"),
+        _task("TASK_TIMED_OUT", _timed_out),
+    ),
+    "workflow.task.retry_scheduled.v1": (
+        _task("TASK_RETRY_SCHEDULED"),
+        _task("TASK_STATUS_CHANGED"),
+        _task("TASK_TIMED_OUT", _timed_out),
+    ),
     "workflow.task.requeued.v1": (_task("TASK_STATUS_CHANGED"),),
     "workflow.task.cancelled.v1": (_task("TASK_CANCELLED"),),
     "workflow.task.dependencies_changed.v1": (_task("TASK_DEPENDENCY_UPDATED"),),
@@ -163,6 +189,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {
             adds=lambda b: {
                 "missed_count": b.missed_heartbeats,
                 "escalation_level": {1: "warn", 2: "degraded"}.get(b.missed_heartbeats, "unresponsive"),
+                "action": {1: "log_warning", 2: "mark_degraded"}.get(b.missed_heartbeats, "mark_failed"),
             },
         ),
     ),
@@ -173,7 +200,15 @@ KINDS: dict[str, tuple[Kind, ...]] = {
         _sandbox("sandbox.failed", lambda b: b.reason == "failed"),
         _sandbox("sandbox.terminated"),
     ),
-    "agents.sandbox.message_queued.v1": (_sandbox("SANDBOX_MESSAGE_QUEUED"),),
+    "agents.sandbox.message_queued.v1": (
+        Kind(
+            "SANDBOX_MESSAGE_QUEUED",
+            "sandbox",
+            lambda b: b.sandbox_id,
+            "agent:read",
+            adds=lambda b: {"priority": "high" if b.message_type == "interrupt" else "normal"},
+        ),
+    ),
     "billing.account.created.v1": (
         Kind("billing.account.created", "billing_account", lambda b: b.account_id, "billing:read"),
     ),

@@ -29,11 +29,13 @@ class AgentRegistered(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    AGENT_NAME_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     agent_type: _builtins.str
     phase_id: _builtins.str
     capacity: _builtins.int
     status: _builtins.str
+    agent_name: _builtins.str
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -45,10 +47,11 @@ class AgentRegistered(_message.Message):
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         capacity: _builtins.int = ...,
         status: _builtins.str = ...,
+        agent_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_type", b"agent_type", "capabilities", b"capabilities", "capacity", b"capacity", "phase_id", b"phase_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_name", b"agent_name", "agent_type", b"agent_type", "capabilities", b"capabilities", "capacity", b"capacity", "phase_id", b"phase_id", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -64,11 +67,18 @@ class AgentUpdated(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
     HEALTH_STATUS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    TRIGGERED_BY_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     status: _builtins.str
     old_status: _builtins.str
     capacity: _builtins.int
     health_status: _builtins.str
+    reason: _builtins.str
+    """Why and by whom the status changed, and for which task; empty when it did not."""
+    task_id: _builtins.str
+    triggered_by: _builtins.str
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -80,10 +90,13 @@ class AgentUpdated(_message.Message):
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         capacity: _builtins.int = ...,
         health_status: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        triggered_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "capabilities", b"capabilities", "capacity", b"capacity", "health_status", b"health_status", "old_status", b"old_status", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "capabilities", b"capabilities", "capacity", b"capacity", "health_status", b"health_status", "old_status", b"old_status", "reason", b"reason", "status", b"status", "task_id", b"task_id", "triggered_by", b"triggered_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -151,6 +164,7 @@ class SandboxStarted(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     BRANCH_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
+    PHASE_ID_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     agent_id: _builtins.str
     task_id: _builtins.str
@@ -162,6 +176,7 @@ class SandboxStarted(_message.Message):
     engine: _builtins.str
     branch: _builtins.str
     isolation: _builtins.str
+    phase_id: _builtins.str
     def __init__(
         self,
         *,
@@ -176,10 +191,11 @@ class SandboxStarted(_message.Message):
         engine: _builtins.str = ...,
         branch: _builtins.str = ...,
         isolation: _builtins.str = ...,
+        phase_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "attempt", b"attempt", "branch", b"branch", "engine", b"engine", "execution_id", b"execution_id", "isolation", b"isolation", "project_id", b"project_id", "sandbox_id", b"sandbox_id", "spec_id", b"spec_id", "task_id", b"task_id", "ticket_id", b"ticket_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "attempt", b"attempt", "branch", b"branch", "engine", b"engine", "execution_id", b"execution_id", "isolation", b"isolation", "phase_id", b"phase_id", "project_id", b"project_id", "sandbox_id", b"sandbox_id", "spec_id", b"spec_id", "task_id", b"task_id", "ticket_id", b"ticket_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
