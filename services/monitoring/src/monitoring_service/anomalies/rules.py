@@ -12,6 +12,7 @@ MISSES_UNTIL_FAILED = 3
 _LADDER = {1: WARNING, 2: ERROR}
 UNRESPONSIVE = "unresponsive"
 """The health status of an agent whose heartbeats are missing."""
+AGENT_FAILED = "FAILED"
 GONE = frozenset({"TERMINATED"})
 """Statuses of agents that are silent because somebody wanted it so."""
 

@@ -84,7 +84,8 @@ class AnomalyService:
                     )
                     if agent.health_status == rules.UNRESPONSIVE and agent.status not in rules.GONE:
                         # Falling silent counted the version up: the word about it is the one before.
-                        await self.agent_silent(tx, agent.id, agent.organization_id, 1, agent.version - 1)
+                        missed = rules.MISSES_UNTIL_FAILED if agent.status == rules.AGENT_FAILED else 1
+                        await self.agent_silent(tx, agent.id, agent.organization_id, missed, agent.version - 1)
                     else:
                         await self.agent_heard(tx, agent.id, agent.organization_id, agent.version)
             count += len(page)
