@@ -17,6 +17,8 @@ from workflow_service.specs.lookup_service import LookupService
 
 MAX_BATCH = 1000
 DEFAULT_PAGE = 500
+# Characters; the end of an error says most.
+MAX_FEEDBACK = 10_000
 
 _STATES = {
     "held": pb.ATTEMPT_STATE_HELD,
@@ -197,7 +199,7 @@ def _claimed(task: Claimed) -> pb.ClaimedTask:
         **own,
     }
     if task.retry_count and task.error_message:
-        told["revision"] = {"feedback": task.error_message, "iteration": task.retry_count}
+        told["revision"] = {"feedback": task.error_message[-MAX_FEEDBACK:], "iteration": task.retry_count}
     return pb.ClaimedTask(
         task_id=task.id,
         ticket_id=task.ticket_id,

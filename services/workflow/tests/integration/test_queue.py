@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -171,9 +172,21 @@ async def test_a_failure_is_tried_again_with_backoff_until_retries_are_used_up(f
     assert reasons["reasons"][0]["code"] == "backoff"
     await flow.sql("UPDATE tasks SET not_before = clock_timestamp()")
     await flow.job("sweep-leases")()
+    assert (await flow.call("GET", f"/tasks/{task.task_id}"))["error_message"] == "connection reset"
     (second,) = await flow.claim()
+    assert json.loads(second.context_json)["revision"] == {"feedback": "connection reset", "iteration": 1}
     assert not (await flow.fail(second, "connection reset")).will_retry
     assert len(await flow.events("workflow.task.failed.v1")) == 1
+
+
+async def test_what_a_retry_achieves_clears_the_error_before(flow: Any) -> None:
+    await executing(flow, plan_of(1, "- Retries: 1\n"))
+    (task,) = await flow.claim()
+    await flow.fail(task, "connection reset")
+    await flow.sql("UPDATE tasks SET not_before = clock_timestamp()")
+    (second,) = await flow.claim()
+    await flow.complete(second)
+    assert (await flow.call("GET", f"/tasks/{task.task_id}"))["error_message"] is None
 
 
 async def test_a_permanent_error_is_not_tried_again(flow: Any) -> None:

@@ -282,6 +282,7 @@ class ClaimService:
             await self._queue.tell(tx, [TaskChange(task, old_status)])
             return FailureAnswer(task.status, False, None)
         requeue(task, now)
+        task.error_message = error
         task.retry_count += 1
         task.not_before = now + timedelta(seconds=decision.delay_s)
         task.rescore_at = now
@@ -435,7 +436,10 @@ def _state(task: Task, ref: AttemptRef) -> Attempt:
 
 
 def requeue(task: Task, now: datetime) -> None:
-    """Make a leased task pending; the attempt number stays, the next claim counts it up."""
+    """Make a leased task pending; the attempt number stays, the next claim counts it up.
+
+    The error of the last attempt that failed stays, too: the next one is told of it.
+    """
     task.status = rules.PENDING
     task.sandbox_id = None
     task.assigned_agent_id = None
@@ -443,6 +447,5 @@ def requeue(task: Task, now: datetime) -> None:
     task.timeout_at = None
     task.claimed_at = None
     task.started_at = None
-    task.error_message = None
     task.updated_at = now
     task.version += 1
