@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from omoios.vcs.events.v1 import events_pb2 as vcs_events
-from omoios.vcs.v1 import vcs_pb2
 from omoios.workflow.events.v1 import events_pb2 as own
 from workflow_service.coordination import merges_service
 
@@ -107,26 +106,6 @@ async def test_merges_come_in_dependency_order_one_at_a_time(flow: Any) -> None:
     await flow.merge_all()
     assert (await flow.call("GET", f"/specs/{spec['id']}"))["status"] == "completed"
     assert len(await flow.events("workflow.execution.finished.v1")) == 1
-
-
-async def test_a_conflict_that_nobody_told_of_is_asked_after(flow: Any) -> None:
-    project = await ready_project(flow)
-    spec = await flow.spec(project["id"])
-    await flow.call("POST", f"/specs/{spec['id']}/execute")
-    [log] = await flow.claim(1)
-    await flow.complete(log, "2" * 40)
-    await flow.job("run-merges")()
-    merge = flow.vcs.merges.pop()
-    await flow.deliver(vcs_events.MergeFinished(merge_id=merge.merge_id, conflicted_task_ids=[log.task_id]), times=2)
-    flow.vcs.known[merge.merge_id] = vcs_pb2.Merge(
-        merge_id=merge.merge_id,
-        state=vcs_pb2.MERGE_STATE_FINISHED,
-        outcomes=[vcs_pb2.MergeOutcome(task_id=log.task_id, outcome="conflicted", conflicting_files=["log.txt"])],
-    )
-    await flow.sql("UPDATE merges SET due_at = now()")
-    await flow.job("run-merges")()
-    resolutions = [one for one in await flow.claim() if one.task_type == "resolve_conflict"]
-    assert [json.loads(one.context_json)["conflict"]["files"] for one in resolutions] == [["log.txt"]]
 
 
 async def test_more_branches_than_one_merge_takes_go_in_several(flow: Any, monkeypatch: pytest.MonkeyPatch) -> None:

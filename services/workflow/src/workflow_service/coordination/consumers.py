@@ -26,9 +26,7 @@ def consumers(merges: MergeQueue, coordination: CoordinationService) -> Consumer
     @c.on(vcs.MergeFinished)
     async def merge_finished(tx: Tx, event: Event[vcs.MergeFinished]) -> None:
         body = event.body
-        await merges.merge_finished(
-            tx, body.merge_id, body.merged_task_ids, body.failed_task_ids, body.conflicted_task_ids, body.error
-        )
+        await merges.merge_finished(tx, body.merge_id, body.merged_task_ids, body.failed_task_ids, body.error)
 
     @c.on(billing.ReservationUnsettled)
     async def reservation_unsettled(tx: Tx, event: Event[billing.ReservationUnsettled]) -> None:

@@ -85,7 +85,7 @@ class MergeQueue:
             error = refused
         if error is not None and error.kind not in _AGAIN:
             async with self._db.uow() as tx:
-                await self.merge_finished(tx, merge.id, [], [item["task_id"] for item in merge.items], [], error.detail)
+                await self.merge_finished(tx, merge.id, [], [item["task_id"] for item in merge.items], error.detail)
             return
         async with self._db.uow() as tx:
             row = await store.get_merge(tx, merge.id, lock=True)
@@ -136,23 +136,9 @@ class MergeQueue:
         await self._queue.tell(tx, await self.conflicted(tx, merge_id, task_id, branch, files))
 
     async def merge_finished(
-        self,
-        tx: Tx,
-        merge_id: str,
-        merged: Sequence[str],
-        failed: Sequence[str],
-        conflicted: Sequence[str],
-        error: str,
+        self, tx: Tx, merge_id: str, merged: Sequence[str], failed: Sequence[str], error: str
     ) -> None:
-        """As `finished`, and the work goes on. A conflict that nobody told of is asked after, with its files."""
-        for task_id in conflicted:
-            task = await self._tasks.lock(tx, task_id)
-            if task is None or task.merge_id != merge_id or task.merge_state != queue_rules.MERGE_PENDING:
-                continue
-            merge = await store.get_merge(tx, merge_id, lock=True)
-            if merge is not None and merge.state in ("intent", "started"):
-                merge.due_at = await store.now(tx) + timedelta(seconds=rules.STUCK_S)
-                return
+        """As `finished`, and the work goes on."""
         await self._queue.tell(tx, await self.finished(tx, merge_id, merged, failed, error))
 
     async def merged(self, tx: Tx, merge_id: str, task_id: str) -> list[TaskChange]:
