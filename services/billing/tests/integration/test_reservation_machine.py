@@ -287,9 +287,10 @@ class ReservationMachine(RuleBasedStateMachine):
             self.world.do(self.world.rpc.ReserveExecution(request, None))
         assert refused.value.code == "billing.limit_reached"
         self.used = 0
-        missing = max(0, INCLUDED - self.available)
-        self.available += missing
-        self.granted += missing
+        # What is left of the last allowance is replaced; a debt stays.
+        given = INCLUDED - max(0, min(self.available, INCLUDED))
+        self.available += given
+        self.granted += given
         self.check()
 
 
