@@ -97,18 +97,22 @@ def add_files(archive: tarfile.TarFile, folder: Path, name: str) -> None:
     Of a git repository the refs come first and the objects last: what a ref names is there before the ref is, so no
     commit made meanwhile leaves a ref in the backup without its objects.
     """
-    with contextlib.suppress(FileNotFoundError):
+    try:
         archive.add(folder, name, recursive=False)
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: (GIT_ORDER.get(entry.name, 1), entry.name))
-        for entry in entries:
-            path, inside = Path(entry.path), f"{name}/{entry.name}"
-            if entry.is_dir(follow_symlinks=False):
-                add_files(archive, path, inside)
-            elif entry.is_symlink():
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        path, inside = Path(entry.path), f"{name}/{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            add_files(archive, path, inside)
+        elif entry.is_symlink():
+            # Only this one: what stands after it in the folder must not be left out with it.
+            with contextlib.suppress(FileNotFoundError):
                 archive.add(path, inside)
-            elif entry.is_file() and path.suffix != ".lock":
-                add_file(archive, path, inside)
+        elif entry.is_file() and path.suffix != ".lock":
+            add_file(archive, path, inside)
 
 
 def add_file(archive: tarfile.TarFile, path: Path, name: str) -> None:

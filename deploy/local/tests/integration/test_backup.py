@@ -246,6 +246,26 @@ def test_a_repository_that_is_worked_in_is_whole_in_the_backup(tmp_path):
     assert len(heads) > 1, "nothing was committed meanwhile"
 
 
+def test_what_vanishes_takes_nothing_along(tmp_path, monkeypatch):
+    """A link and a file go away after the folder was listed; what is listed after them is saved."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a-link").symlink_to("nowhere")
+    for name in ("b-file", "c-kept"):
+        (data / name).write_text(name)
+
+    def vanished(listed, key):
+        (data / "a-link").unlink()
+        (data / "b-file").unlink()
+        return sorted(listed, key=key)
+
+    monkeypatch.setattr(backup, "sorted", vanished, raising=False)
+    with backup.whole(tmp_path / "saved.tar") as archive:
+        backup.add_files(archive, data, "data")
+    with tarfile.open(tmp_path / "saved.tar") as archive:
+        assert archive.getnames() == ["data", "data/c-kept"]
+
+
 def test_a_backup_that_fails_leaves_nothing_behind(tmp_path):
     with pytest.raises(OSError, match="disk"), backup.whole(tmp_path / "saved.tar") as archive:
         backup.add_text(archive, "manifest.json", "{}")

@@ -273,6 +273,9 @@ class TestBranchWorkflow:
         assert started["branch_name"] not in git("branch", "--format=%(refname:short)", cwd=mirror).split()
         again = (await vcs.http.post(f"{BRANCHES}/merge", json=merge, headers=member)).json()
         assert again == merged
+        elsewhere = merge | {"target_branch": "omoios/elsewhere"}
+        other = (await vcs.http.post(f"{BRANCHES}/merge", json=elsewhere, headers=member)).json()
+        assert (other["success"], other["merge_sha"]) == (False, None), "it was never merged there"
 
         anew = (await vcs.http.post(f"{BRANCHES}/start", json=body, headers=sandbox)).json()
         assert (anew["branch_name"], anew["sha"]) == (started["branch_name"], newest)

@@ -114,7 +114,7 @@ class TicketBranchService:
             repository = await self._mirror.require_ready(ticket.project_id)
             target = body.target_branch or f"{mirror_rules.SPEC_PREFIX}{repository.default_branch}"
             head = await self._head(ticket, branch)
-            if head is None and branch.state == ticket_branches.MERGED and branch.merge_sha:
+            if head is None and branch.merge_sha and await self._holds(ticket, target, branch.merge_sha):
                 return MergedOut(success=True, merge_sha=branch.merge_sha, target_branch=target)
             if head is None:
                 raise BRANCH_NOT_FOUND()
@@ -174,6 +174,11 @@ class TicketBranchService:
 
     async def _head(self, ticket: ReplicaTicket, branch: TicketBranch) -> str | None:
         return await self._mirrors.resolve(ticket.project_id, mirror_rules.head_ref(branch.branch))
+
+    async def _holds(self, ticket: ReplicaTicket, target: str, commit: str) -> bool:
+        """Whether a branch of ours exists and contains a commit."""
+        stands = await self._mirrors.resolve(ticket.project_id, mirror_rules.head_ref(target))
+        return stands is not None and await self._mirrors.is_ancestor(ticket.project_id, commit, stands)
 
     async def _begin(self, ticket: ReplicaTicket, body: StartBranch) -> TicketBranch:
         """The row of a branch whose ref is to be made: new, merged and begun anew, or left so by a crash."""
