@@ -255,9 +255,11 @@ def test_what_vanishes_takes_nothing_along(tmp_path, monkeypatch):
         (data / name).write_text(name)
 
     def vanished(listed, key):
+        # The listing is read lazily: first all of it, then they go.
+        entries = sorted(listed, key=key)
         (data / "a-link").unlink()
         (data / "b-file").unlink()
-        return sorted(listed, key=key)
+        return entries
 
     monkeypatch.setattr(backup, "sorted", vanished, raising=False)
     with backup.whole(tmp_path / "saved.tar") as archive:
