@@ -85,6 +85,6 @@ async def sign_in(caller: Caller, tenant: Tenant) -> None:
 
 async def join(caller: Caller, tenant: Tenant) -> None:
     """Register an agent for the tenant's fake runner."""
-    body = {"agent_type": "worker", "capabilities": [], "capacity": 8, "organization_id": tenant.organization_id}
+    body = {"agent_type": "worker", "capabilities": [], "capacity": 200, "organization_id": tenant.organization_id}
     agent = await must(caller, "register-agent", "POST", "/agents/register", tenant.token, body)
     tenant.agent_id, tenant.agent_token = agent["agent_id"], agent["token"]

@@ -111,7 +111,12 @@ class Environments:
         """
         kept = {name: value for name, value in given.items() if name.startswith(RUNNER_PREFIX)}
         name = {"OMOIOS_RUNNER_NAME": f"{kept.get('OMOIOS_RUNNER_NAME', 'local')}-{instance}"}
-        own = {"OMOIOS_RUNNER_URL": self.public_url, "OMOIOS_RUNNER_WORKDIR": str(self.state.runner(instance))}
+        own = {
+            "OMOIOS_RUNNER_URL": self.public_url,
+            "OMOIOS_RUNNER_WORKDIR": str(self.state.runner(instance)),
+            # Commands may run as the user whose secrets these are.
+            "OMOIOS_RUNNER_HIDDEN": json.dumps([str(self.state.directory)]),
+        }
         return base_environment() | {"PYTHONUNBUFFERED": "1"} | own | kept | name
 
     def nats(self, user: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from peers import Identity, QueuedTask, Vcs, Workflow
+from runner_world import git_server, open_folder, working  # noqa: F401 - fixtures of the tests beside this file
 
 from agents_service.main import build
 from servicekit.auth.access import AccessTable

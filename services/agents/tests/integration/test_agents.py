@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
+
+from peers import QueuedTask
 
 from agents_service.agents.rules import heartbeat_checksum
 from servicekit.testing.problems import assert_problem
@@ -194,3 +197,87 @@ async def test_cleanup_marks_stale_agents_only(world: Any) -> None:
     assert (await world.post("/agents/cleanup-stale")).json()["marked_count"] == 0
     assert (await world.post("/agents/cleanup-stale?mark_as=terminated")).json()["marked_count"] == 1
     assert (await world.get(f"/agents/{stale['agent_id']}")).json()["status"] == "TERMINATED"
+
+
+async def test_cleanup_takes_failed_agents_out_of_service_with_what_they_hold(world: Any) -> None:
+    claim = await world.sandbox()
+    agent, sandbox_id = claim["agent"], claim["sandbox"]["id"]
+    await world.execute("UPDATE agents SET status = 'FAILED', last_heartbeat = now() - interval '1 hour'")
+    assert (await world.post("/agents/cleanup-stale?mark_as=degraded")).json()["marked_count"] == 0
+    assert (await world.post("/agents/cleanup-stale?mark_as=terminated")).json()["marked_count"] == 1
+    assert (await world.get(f"/agents/{agent['agent_id']}")).json()["status"] == "TERMINATED"
+    revoked = await world.rows("SELECT sandbox_id FROM revocations")
+    assert [row[0] for row in revoked] == [agent["agent_id"]], "its token ends"
+    job = next(job for job in world.running.service.jobs if job.name == "end-sandboxes-of-terminated-agents")
+    await job.run()
+    (state,) = await world.rows("SELECT state FROM sandboxes WHERE id = $1", sandbox_id)
+    assert state[0] == "ended"
+
+
+async def test_availability_outlives_silence_and_heartbeats(world: Any) -> None:
+    agent = await world.register()
+    path = f"/agents/{agent['agent_id']}"
+    number = 0
+
+    async def beat() -> str:
+        nonlocal number
+        number += 1
+        body = {"agent_id": agent["agent_id"], "sequence_number": number, "status": "IDLE"}
+        assert (await world.post(f"{path}/heartbeat", body, agent["token"])).status_code == 200
+        return (await world.get(path)).json()["status"]
+
+    await world.post(f"{path}/availability", {"available": False})
+    assert await beat() == "DEGRADED"
+    await world.post(f"{path}/availability", {"available": True})
+    assert await beat() == "IDLE"
+    # Silence degrades it, which a heartbeat ends; closed in the meantime it stays.
+    degraded = "UPDATE agents SET status = 'DEGRADED', missed_heartbeats = 2"
+    await world.execute(degraded)
+    assert await beat() == "IDLE"
+    await world.execute(degraded)
+    await world.post(f"{path}/availability", {"available": False})
+    assert await beat() == "DEGRADED"
+
+
+async def test_a_claim_that_waits_gets_nothing_once_its_agent_is_closed(world: Any) -> None:
+    agent = await world.register()
+    waiting = asyncio.create_task(
+        world.post(f"/agents/{agent['agent_id']}/claim", {"max": 1, "wait_s": 10}, agent["token"])
+    )
+    async with asyncio.timeout(20):
+        while not world.workflow.claims:  # noqa: ASYNC110 - the peer counts, it does not tell.
+            await asyncio.sleep(0.02)
+    await world.post(f"/agents/{agent['agent_id']}/availability", {"available": False})
+    world.workflow.add(QueuedTask("task-1", "org-1"))
+    assert_problem(await waiting, 409, "agents.agent_not_active", agent_status="DEGRADED")
+    assert await world.rows("SELECT 1 FROM sandboxes") == []
+    assert world.workflow.queue["task-1"].status == "pending"
+
+
+async def test_an_agent_gets_as_many_tasks_as_it_has_capacity(world: Any) -> None:
+    for number in range(6):
+        world.workflow.add(QueuedTask(f"task-{number}", "org-1"))
+    agent = await world.register(capacity=3)
+    first = await world.claim(agent, max=2)
+    assert len(first["claims"]) == 2
+    assert len((await world.claim(agent, max=50))["claims"]) == 1
+    assert (await world.claim(agent, max=50)) == {"claims": [], "errors": []}
+    done = await world.post(
+        f"/sandboxes/{first['claims'][0]['sandbox']['id']}/task-complete",
+        {"task_id": first["claims"][0]["task"]["id"], "success": False, "error_message": "no"},
+        first["claims"][0]["sandbox"]["token"],
+    )
+    assert done.status_code == 200, done.text
+    assert len((await world.claim(agent, max=50))["claims"]) == 1
+
+
+async def test_claims_side_by_side_keep_the_capacity(world: Any) -> None:
+    for number in range(12):
+        world.workflow.add(QueuedTask(f"task-{number}", "org-1"))
+    agent = await world.register(capacity=2)
+    answers = await asyncio.gather(*(world.claim(agent, max=2) for _ in range(4)))
+    assert sum(len(answer["claims"]) for answer in answers) == 2
+    assert {error["code"] for answer in answers for error in answer["errors"]} <= {"agents.over_capacity"}
+    assert len(await world.rows("SELECT 1 FROM sandboxes WHERE state = 'running'")) == 2
+    assert sum(task.status == "running" for task in world.workflow.queue.values()) == 2
+    assert sum(task.status == "pending" for task in world.workflow.queue.values()) == 10

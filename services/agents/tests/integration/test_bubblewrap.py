@@ -121,3 +121,25 @@ def settings() -> Iterator[RunnerSettings]:
 async def test_a_runner_that_cannot_take_the_network_away_does_not_start(settings: RunnerSettings) -> None:
     with pytest.raises(Refused, match="OMOIOS_RUNNER_BUBBLEWRAP is off"):
         await Runner(settings).run(asyncio.Event())
+
+
+async def test_a_command_of_the_runners_own_user_reads_no_secret_of_its_stack(confinement: Confinement) -> None:
+    """As a newcomer's stack stands: a state folder with secrets beside the runner's folder, all of one user."""
+    top = Path(confinement.workdir).parents[1]
+    (top / "state").mkdir()
+    (top / "login").mkdir()
+    for place in ("state/envelope.key", "login/token", "login/password"):
+        (top / place).write_text("the secret")
+    settings = RunnerSettings(
+        workdir=top / "own",
+        hidden=[top / "state", top / "missing"],
+        token_file=top / "login/token",
+        password_file=top / "login/password",
+    )
+    hidden, hidden_files = settings.hidden_from(None)
+    wrapped = replace(confinement, hidden=hidden, hidden_files=hidden_files)
+    script = f"cat {top}/state/envelope.key {top}/login/token {top}/login/password; echo x > made && cat made"
+    code, said = await run(wrapped, script)
+    assert (code, said.splitlines()[-1]) == (0, "x"), said
+    assert "the secret" not in said
+    assert "the secret" in (await run(replace(confinement, hidden=()), script))[1], "else this shows nothing"

@@ -19,7 +19,7 @@ async def test_a_branch_that_cannot_start_gives_its_task_back(world: Any) -> Non
     world.workflow.add(QueuedTask("task-1", "org-1"))
     world.workflow.add(QueuedTask("task-2", "org-1"))
     world.vcs.refuse["task-1"] = "vcs.repository_not_ready"
-    agent = await world.register()
+    agent = await world.register(capacity=2)
     answer = await world.claim(agent, max=2)
     assert [claim["task"]["id"] for claim in answer["claims"]] == ["task-2"]
     assert answer["errors"] == [{"task_id": "task-1", "code": "vcs.repository_not_ready", "detail": "Not this one."}]

@@ -123,3 +123,17 @@ class AgentLife(RuleBasedStateMachine):
 
 
 TestAgentLife = AgentLife.TestCase
+
+
+@given(st.integers(1, 1_000), st.integers(0, 1_000), st.integers(1, 50))
+def test_an_agent_never_gets_more_than_it_may_have(capacity: int, running: int, asked: int) -> None:
+    slots = rules.free_slots(capacity, running, asked)
+    assert 0 <= slots <= asked
+    assert running + slots <= max(capacity, running)
+    assert slots == asked or running + slots >= capacity
+
+
+@given(STATUS, st.sampled_from(["IDLE", "RUNNING", "busy", "?"]))
+def test_a_closed_agent_is_opened_by_no_heartbeat(status: str, reported: str) -> None:
+    after = rules.status_after_heartbeat(status, reported, closed=True)
+    assert rules.takes_tasks(status) or not rules.takes_tasks(after)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from agents_service.claims import rules as claim_rules
 from agents_service.engines import rules as engine_rules
 from agents_service.runners import rules as runner_rules
-from agents_service.runners.rules import Verdict
+from agents_service.runners.rules import Standing, Verdict
+from agents_service.runners.settings_adapters import to_hide
 from agents_service.sandboxes import rules as sandbox_rules
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -191,3 +193,46 @@ def test_what_a_claim_offers() -> None:
     assert not claim_rules.needs_repository({}, False)
     assert claim_rules.engine_of({"engine": "cli"}) == "cli"
     assert claim_rules.engine_of({}) == "command"
+
+
+@pytest.mark.parametrize(
+    ("paths", "found"),
+    [
+        ((), ()),
+        (("/a", "/a"), ("/a",)),
+        (("/a/b", "/a", "/c"), ("/a", "/c")),
+        (("/", "/a"), ("/a",)),
+        (("/ab", "/a"), ("/a", "/ab")),
+    ],
+)
+def test_folders_are_hidden_once_and_never_the_whole_machine(paths: tuple[str, ...], found: tuple[str, ...]) -> None:
+    assert to_hide(Path(path) for path in paths) == found
+
+
+@pytest.mark.parametrize(
+    ("status", "agent_status", "standing"),
+    [
+        (200, "", Standing.ACTIVE),
+        (503, "", Standing.ACTIVE),
+        (429, "", Standing.ACTIVE),
+        (401, "", Standing.GONE),
+        (404, "", Standing.GONE),
+        (409, "FAILED", Standing.GONE),
+        (409, "TERMINATED", Standing.GONE),
+        (409, "DEGRADED", Standing.WAITING),
+        (409, "QUARANTINED", Standing.WAITING),
+        (409, "", Standing.WAITING),
+    ],
+)
+def test_only_an_agent_that_nobody_takes_back_is_replaced(status: int, agent_status: str, standing: Standing) -> None:
+    assert runner_rules.standing(status, agent_status) is standing
+
+
+def test_a_long_command_is_told_in_short() -> None:
+    short = engine_rules.CommandOutcome("true", 1, 5)
+    assert short.as_dict()["command"] == "true"
+    long = engine_rules.CommandOutcome("x" * 100_000, 1, 5)
+    assert long.as_dict()["command"] == "x" * 8_000 + "… (92000 more characters)"
+    error = engine_rules.error_of([long])
+    assert error is not None
+    assert len(error) < 8_100

@@ -58,6 +58,21 @@ def check_transition(current: str, target: str) -> None:
         )
 
 
+def cleanable(target: str | None) -> frozenset[str]:
+    """Statuses from which silent agents are marked: failed ones wait for nothing but the end of their service."""
+    return OPERATIONAL if target is None else frozenset(s for s in OPERATIONAL | {FAILED} if may_move(s, target))
+
+
+def takes_tasks(status: str) -> bool:
+    """Whether an agent in this status may be given tasks."""
+    return status in ACTIVE or status == SPAWNING
+
+
+def free_slots(capacity: int, running: int, asked: int) -> int:
+    """How many more tasks an agent with `running` sandboxes gets, of the ones it asks for."""
+    return max(0, min(asked, capacity - running))
+
+
 def may_move(current: str, target: str) -> bool:
     """Whether the machine allows the move."""
     return target in TRANSITIONS[current]
@@ -125,13 +140,18 @@ def judge_silence(silence_s: float, status: str, agent_type: str, recorded_misse
     return StaleVerdict(level, target, announce=level > recorded_misses)
 
 
-def status_after_heartbeat(current: str, reported: str) -> str:
-    """The status after a heartbeat: a spawning or degraded agent comes back as what it says it is doing."""
+def closes(target: str) -> bool:
+    """Whether an agent that somebody moves to this status is closed for tasks until somebody opens it."""
+    return target == DEGRADED
+
+
+def status_after_heartbeat(current: str, reported: str, *, closed: bool = False) -> str:
+    """The status after a heartbeat: one that spawned or was silent is idle again, unless somebody closed it."""
     if current not in {SPAWNING, DEGRADED, IDLE, RUNNING}:
         return current
     wanted = RUNNING if reported.strip().upper() in {RUNNING, "WORKING", "BUSY"} else IDLE
     if current in {SPAWNING, DEGRADED}:
-        return IDLE
+        return current if closed else IDLE
     return wanted if wanted == current or may_move(current, wanted) else current
 
 

@@ -128,7 +128,7 @@ class AgentService:
             old = agent.status
             if target is not None and target != old:
                 rules.check_transition(old, target)
-                values["status"] = target
+                values |= {"status": target, "closed": rules.closes(target)}
                 await self._log_move(tx, agent_id, old, target, "Changed by request", principal.subject)
             if not values:
                 return agent_out(agent)
@@ -143,10 +143,16 @@ class AgentService:
         target = rules.IDLE if available else rules.DEGRADED
         async with self.db.uow() as tx:
             agent = await self._writable(tx, principal, agent_id)
-            if agent.status == target or (available and agent.status in rules.ACTIVE):
+            if available and agent.status in rules.ACTIVE:
+                return tx.result(agent_out(agent))
+            if agent.status == target:
+                # Silence degraded it; now it stays so when it is heard again.
+                agent = await store.change(tx, agent, closed=True)
                 return tx.result(agent_out(agent))
             rules.check_transition(agent.status, target)
-            agent = await self.move(tx, agent, target, "Availability toggle", principal.subject)
+            agent = await self.move(
+                tx, agent, target, "Availability toggle", principal.subject, closed=rules.closes(target)
+            )
             return tx.result(agent_out(agent))
 
     async def heartbeat(self, principal: Principal, agent_id: str, body: HeartbeatMessage) -> HeartbeatAck:
@@ -175,14 +181,14 @@ class AgentService:
                 tx, agent_id, organization_id, body.sequence_number, body.current_task_id, metrics
             )
             if seen is not None:
-                last, missed, status, received_at = seen
+                last, missed, status, closed, received_at = seen
                 fresh = body.sequence_number > last
-                target = rules.status_after_heartbeat(status, body.status)
+                target = rules.status_after_heartbeat(status, body.status, closed=closed)
                 if fresh and (missed > 0 or target != status):
                     await self._come_back(tx, agent_id, target, missed)
         if seen is None:
-            await self.readable(principal, agent_id, "agent:write")
-            raise AGENT_ENDED()
+            agent = await self.readable(principal, agent_id, "agent:write")
+            raise AGENT_ENDED(agent_status=agent.status)
         message = None if fresh else f"Sequence number {body.sequence_number} was received before."
         missing = rules.missing_sequence_numbers(last, body.sequence_number)
         if missing:
@@ -210,16 +216,19 @@ class AgentService:
         marked = 0
         async with self.db.uow() as tx:
             organizations = principal.require_organizations_with("agent:write")
-            for row in await store.stale(tx, organizations, timeout, limit=CLEANED_MAX):
+            statuses = rules.cleanable(target)
+            for row in await store.stale(tx, organizations, timeout, limit=CLEANED_MAX, statuses=statuses):
                 agent = await store.get(tx, row.id, lock=True)
-                if agent is None:
+                if agent is None or agent.status not in statuses:
                     continue
                 if target is None:
                     if agent.health_status != label:
                         self._tell_update(tx, await store.change(tx, agent, health_status=label), agent.status)
                         marked += 1
                 elif rules.may_move(agent.status, target):
-                    await self.move(tx, agent, target, "Marked as stale", principal.subject)
+                    agent = await self.move(tx, agent, target, "Marked as stale", principal.subject)
+                    if target == rules.TERMINATED and self._on_terminated is not None:
+                        await self._on_terminated(tx, agent)
                     marked += 1
             return tx.result(
                 CleanupResult(
@@ -236,14 +245,15 @@ class AgentService:
             raise AGENT_NOT_FOUND()
         return await self.readable(principal, agent_id, "agent:write")
 
-    async def work_began(self, tx: Tx, agent_id: str, task_id: str) -> None:
-        """An idle agent has its first sandbox: RUNNING. Joins the transaction.
-
-        Raises 409 `agents.agent_not_active` where it was terminated meanwhile.
-        """
+    async def lock_taking(self, tx: Tx, agent_id: str) -> Agent:
+        """The agent, locked, if it takes tasks. Raises 409 `agents.agent_not_active`, as after a closed claim."""
         agent = await store.get(tx, agent_id, lock=True)
-        if agent is None or agent.status == rules.TERMINATED:
-            raise AGENT_NOT_ACTIVE(status=rules.TERMINATED)
+        if agent is None or not rules.takes_tasks(agent.status):
+            raise AGENT_NOT_ACTIVE(agent_status=rules.TERMINATED if agent is None else agent.status)
+        return agent
+
+    async def work_began(self, tx: Tx, agent: Agent, task_id: str) -> None:
+        """A locked agent that takes tasks has its first sandbox: RUNNING. Joins the transaction."""
         if rules.may_move(agent.status, rules.RUNNING):
             await self.move(tx, agent, rules.RUNNING, "Task started", "agents", task_id)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +24,7 @@ UPDATE agents a SET
     health_metrics = CASE WHEN $2 > old.sequence_number THEN $4::jsonb ELSE a.health_metrics END
 FROM old
 WHERE a.id = old.id AND old.organization_id = $5 AND old.status = ANY($6::text[])
-RETURNING old.sequence_number, old.missed_heartbeats, old.status, clock_timestamp() AS received_at
+RETURNING old.sequence_number, old.missed_heartbeats, old.status, old.closed, clock_timestamp() AS received_at
 """
 
 # A member who was never told of is left alone: his row may still be on its way, and super admins need none.
@@ -119,15 +119,21 @@ async def candidates(
 
 
 async def stale(
-    tx: Tx, organizations: Sequence[str], timeout_s: int, *, limit: int, offset: int = 0
+    tx: Tx,
+    organizations: Sequence[str],
+    timeout_s: int,
+    *,
+    limit: int,
+    offset: int = 0,
+    statuses: Collection[str] = OPERATIONAL,
 ) -> Sequence[Agent]:
-    """Operational agents whose last heartbeat is older than `timeout_s`, longest silent first."""
+    """Agents in one of the statuses whose last heartbeat is older than `timeout_s`, longest silent first."""
     silent = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, timeout_s)
     query = (
         select(Agent)
         .where(
             Agent.organization_id.in_(organizations),
-            Agent.status.in_(sorted(OPERATIONAL)),
+            Agent.status.in_(sorted(statuses)),
             func.coalesce(Agent.last_heartbeat, Agent.created_at) < silent,
         )
         .order_by(Agent.last_heartbeat, Agent.id)
@@ -139,12 +145,15 @@ async def stale(
 
 async def heartbeat(
     tx: Tx, agent_id: str, organization_id: str, sequence_number: int, task_id: str | None, metrics: str
-) -> tuple[int, int, str, datetime] | None:
-    """Records a heartbeat; `(last number, misses, status before, time of receipt)`, None unless it is operational."""
+) -> tuple[int, int, str, bool, datetime] | None:
+    """Records a heartbeat; None unless it is operational.
+
+    Returns `(last number, misses, status before, closed, time of receipt)`.
+    """
     row = await (await tx.connection()).fetchrow(
         _HEARTBEAT, agent_id, sequence_number, task_id, metrics, organization_id, sorted(OPERATIONAL)
     )
-    return None if row is None else (row[0], row[1], row[2], row[3])
+    return None if row is None else (row[0], row[1], row[2], row[3], row[4])
 
 
 async def silent(tx: Tx, older_than_s: float, limit: int) -> Sequence[tuple[Agent, float]]:

@@ -34,6 +34,8 @@ class Agent(Base):
     status: Mapped[str]
     capabilities: Mapped[list[str]] = mapped_column(ARRAY(Text))
     capacity: Mapped[int] = mapped_column(Integer)
+    closed: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Somebody closed it for tasks: no heartbeat opens it again."""
     health_status: Mapped[str]
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text))
     last_heartbeat: Mapped[datetime | None]

@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from agents_service.agents.rules import ACTIVE, SPAWNING
+from agents_service.agents.rules import free_slots, takes_tasks
 from agents_service.agents.service import AgentService
 from agents_service.agents.tables import Agent
 from agents_service.claims import rules
@@ -34,6 +34,8 @@ from servicekit.ids import new_id
 
 _log = logging.getLogger(__name__)
 
+OVER_CAPACITY = "agents.over_capacity"
+
 Gone = Callable[[], Awaitable[bool]]
 
 
@@ -47,24 +49,26 @@ class ClaimService:
         self.settings = settings
 
     async def claim(self, principal: Principal, agent_id: str, body: ClaimRequest, gone: Gone) -> ClaimAnswer:
-        """Claim up to `max` tasks, waiting for the first one.
+        """Claim up to `max` tasks, as far as the agent's capacity allows, waiting for the first one.
 
         A client that leaves while it waits leaves nothing claimed. Raises 404, 409 `agents.agent_not_active`, 503.
         """
         agent = await self.agents.claimant(principal, agent_id)
-        if agent.status not in ACTIVE and agent.status != SPAWNING:
-            raise AGENT_NOT_ACTIVE(status=agent.status)
+        if not takes_tasks(agent.status):
+            raise AGENT_NOT_ACTIVE(agent_status=agent.status)
         labels = rules.labels_of(agent.capabilities, body.labels)
         deadline = time.monotonic() + body.wait_s
         while True:
             if self.wakeups.closed or await gone():
                 return ClaimAnswer(claims=[], errors=[])
-            sandbox_ids = [new_id("sandbox-") for _ in range(body.max)]
-            tasks = await self.sandboxes.workflow.claim_tasks(
-                agent.organization_id, agent_id, sandbox_ids, labels, self.settings.task_lease_s, body.project_ids
-            )
-            if tasks:
-                return await self._start_or_release(agent, tasks, body.isolation, gone)
+            slots = free_slots(agent.capacity, await self.sandboxes.count_running(agent_id), body.max)
+            if slots:
+                sandbox_ids = [new_id("sandbox-") for _ in range(slots)]
+                tasks = await self.sandboxes.workflow.claim_tasks(
+                    agent.organization_id, agent_id, sandbox_ids, labels, self.settings.task_lease_s, body.project_ids
+                )
+                if tasks:
+                    return await self._start_or_release(agent, tasks, body.isolation, gone)
             left = deadline - time.monotonic()
             if left <= 0:
                 return ClaimAnswer(claims=[], errors=[])
@@ -94,7 +98,13 @@ class ClaimService:
         tokens = await self._tokens(agent, startable, errors)
         startable = [task for task in startable if task.task_id not in errors]
         if startable:
-            await self._commit(agent, startable, branches, isolation)
+            started = await self._commit(agent, startable, branches, isolation)
+            for task in startable[started:]:
+                errors[task.task_id] = ClaimError(
+                    task_id=task.task_id, code=OVER_CAPACITY, detail="Another claim took the agent's last slot."
+                )
+            startable = startable[:started]
+        if startable:
             states = await self.sandboxes.workflow.start_tasks([_attempt(task) for task in startable])
             lost = [task for task in startable if states.get(task.task_id) != HELD]
             for task in lost:
@@ -166,9 +176,16 @@ class ClaimService:
 
     async def _commit(
         self, agent: Agent, tasks: Sequence[ClaimedTask], branches: dict[str, StartedBranch], isolation: str
-    ) -> None:
+    ) -> int:
+        """Commits the sandboxes of the first tasks, as many as the agent may have; returns how many.
+
+        Raises 409 `agents.agent_not_active` where the agent was closed meanwhile.
+        """
         async with self.sandboxes.db.uow() as tx:
-            for task in tasks:
+            # The agent before its sandboxes, unlike everywhere else: nobody knows these yet, so nobody waits for them.
+            agent = await self.agents.lock_taking(tx, agent.id)
+            slots = free_slots(agent.capacity, await self.sandboxes.count_running(agent.id, tx), len(tasks))
+            for task in tasks[:slots]:
                 branch = branches.get(task.task_id)
                 await self.sandboxes.start(
                     tx,
@@ -189,7 +206,9 @@ class ClaimService:
                         base_sha=branch.base_sha if branch else "",
                     ),
                 )
-            await self.agents.work_began(tx, agent.id, tasks[0].task_id)
+            if slots:
+                await self.agents.work_began(tx, agent, tasks[0].task_id)
+        return slots
 
     def _claim(self, task: ClaimedTask, branch: StartedBranch | None, sandbox: SandboxAccess) -> Claim:
         return Claim(

@@ -71,6 +71,7 @@ async def start(
             workdir=confinement.workdir,
             home=confinement.home,
             hidden=confinement.hidden,
+            hidden_files=confinement.hidden_files,
             shown=confinement.shown,
             network=confinement.network,
         )

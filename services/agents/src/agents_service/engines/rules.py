@@ -10,6 +10,8 @@ from typing import Any
 ENGINES = ("command", "cli")
 MAX_LINE_BYTES = 8_000
 """A longer line of output becomes several events, marked as continued."""
+MAX_SHOWN = 8_000
+"""Characters of a command in events, errors and the result: the task has the whole of it."""
 ENVIRONMENT_ALLOWED = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM"})
 RESERVED = ("OMOIOS_", "GIT_", "LD_", "DYLD_", "PYTHONSTARTUP")
 """A task's own environment cannot set these: they would reach into the runner or its git."""
@@ -39,6 +41,7 @@ class Confinement:
     uid: int | None
     gid: int | None
     hidden: tuple[str, ...] = ()
+    hidden_files: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
     bubblewrap: bool = False
     network: bool = True
@@ -57,7 +60,7 @@ class CommandOutcome:
     def as_dict(self) -> dict[str, Any]:
         """The outcome as it is recorded in the task's result."""
         found: dict[str, Any] = {
-            "command": self.command,
+            "command": shown(self.command),
             "exit_code": self.exit_code,
             "duration_ms": self.duration_ms,
         }
@@ -155,6 +158,7 @@ def bubblewrap(
     workdir: str,
     home: str,
     hidden: Sequence[str],
+    hidden_files: Sequence[str] = (),
     shown: Sequence[str] = (),
     network: bool = True,
 ) -> list[str]:
@@ -169,9 +173,18 @@ def bubblewrap(
     command += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
     for path in hidden:
         command += ["--tmpfs", path]
+    for path in hidden_files:
+        command += ["--ro-bind", "/dev/null", path]
     for path in shown:
         command += ["--ro-bind-try", path, path]
     return [*command, "--bind", workdir, workdir, "--bind", home, home, "--chdir", workdir, "--", *argv]
+
+
+def shown(text: str) -> str:
+    """`text` as it is told to others: cut where it is long, which the cut says."""
+    if len(text) <= MAX_SHOWN:
+        return text
+    return f"{text[:MAX_SHOWN]}… ({len(text) - MAX_SHOWN} more characters)"
 
 
 def error_of(commands: Sequence[CommandOutcome]) -> str | None:
@@ -179,10 +192,11 @@ def error_of(commands: Sequence[CommandOutcome]) -> str | None:
     if not commands:
         return None
     last = commands[-1]
+    command = shown(last.command)
     if last.stopped is not None:
-        return f"{last.stopped}: {last.command}"
+        return f"{last.stopped}: {command}"
     if last.exit_code == 0:
         return None
     if last.exit_code < 0:
-        return f"Command ended by signal {-last.exit_code}: {last.command}"
-    return f"Command failed with exit code {last.exit_code}: {last.command}"
+        return f"Command ended by signal {-last.exit_code}: {command}"
+    return f"Command failed with exit code {last.exit_code}: {command}"

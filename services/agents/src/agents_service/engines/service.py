@@ -92,7 +92,7 @@ async def work(job: Job) -> Outcome:
 
 async def run_command(job: Job, index: int, command: str, argv: list[str]) -> CommandOutcome:
     """Run one command, reporting its start, each line of its output, and its end."""
-    await job.report("agent.tool_use", {"tool": "Bash", "input": {"command": command}, "index": index})
+    await job.report("agent.tool_use", {"tool": "Bash", "input": {"command": rules.shown(command)}, "index": index})
     began = time.monotonic()
     left_s = job.timeout_s - (began - job.began)
     if job.stop_reason is not None or left_s <= 0:
@@ -130,7 +130,12 @@ async def run_command(job: Job, index: int, command: str, argv: list[str]) -> Co
     outcome = CommandOutcome(command, exit_code, round((time.monotonic() - began) * 1000), stopped)
     await job.report(
         "agent.tool_completed",
-        {"tool": "Bash", "tool_input": {"command": command}, "tool_response": outcome.as_dict(), "index": index},
+        {
+            "tool": "Bash",
+            "tool_input": {"command": rules.shown(command)},
+            "tool_response": outcome.as_dict(),
+            "index": index,
+        },
     )
     return outcome
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 
 from agents_service.runners import rules
-from agents_service.runners.rules import Verdict
+from agents_service.runners.rules import Standing, Verdict
 from agents_service.runners.settings_adapters import RunnerSettings
 
 CONNECT_S = 5.0
@@ -23,6 +23,14 @@ class Refused(Exception):
 
 class Over(Exception):
     """The attempt is over for this sandbox: superseded, cancelled, ended or revoked."""
+
+
+class Gone(Exception):
+    """The agent is no more: the runner has to join anew."""
+
+
+class Waiting(Exception):
+    """The agent takes no tasks now; somebody may open it again."""
 
 
 class Unreachable(Exception):
@@ -91,8 +99,8 @@ class Api:
         self.agent_id, self._agent_token = document["agent_id"], document["token"]
         return document  # type: ignore[no-any-return]
 
-    async def heartbeat(self, sequence_number: int, status: str, task_id: str | None) -> bool:
-        """Say that the runner lives; False when it has to register anew. Raises Unreachable."""
+    async def heartbeat(self, sequence_number: int, status: str, task_id: str | None) -> None:
+        """Say that the runner lives. Raises Gone, Waiting, Unreachable."""
         body = {
             "agent_id": self.agent_id,
             "sequence_number": sequence_number,
@@ -100,25 +108,29 @@ class Api:
             "current_task_id": task_id,
         }
         code, document = await self.call("POST", f"/agents/{self.agent_id}/heartbeat", self._agent_token, body)
-        if rules.verdict(code) is Verdict.OVER:
-            return False
-        if code != 200:
-            raise Unreachable(f"heartbeat: {code}")
+        _check_agent("heartbeat", code, document)
         if document.get("token"):
             self._agent_token = document["token"]
-        return True
 
-    async def claim(self, slots: int, wait_s: float, isolation: str) -> Mapping[str, Any] | None:
-        """Claims, or None when the runner has to register anew. Raises Unreachable."""
+    async def claim(self, slots: int, wait_s: float, isolation: str) -> Mapping[str, Any]:
+        """Claims. Raises Gone, Waiting, Unreachable."""
         body = {"max": slots, "labels": self._settings.labels, "wait_s": wait_s, "isolation": isolation}
         code, document = await self.call(
             "POST", f"/agents/{self.agent_id}/claim", self._agent_token, body, wait_s=wait_s
         )
-        if rules.verdict(code) is Verdict.OVER:
-            return None
-        if code != 200:
-            raise Unreachable(f"claim: {code} {document.get('detail', '')}")
+        _check_agent("claim", code, document)
         return document  # type: ignore[no-any-return]
+
+    def credentials(self) -> tuple[str, str]:
+        """`(agent id, its token)`, for retiring it later."""
+        return self.agent_id, self._agent_token
+
+    async def retire(self, agent_id: str, token: str) -> None:
+        """Take an agent out of service; nothing to do where its token is refused. Raises Unreachable."""
+        code, document = await self.call("PATCH", f"/agents/{agent_id}", token, {"status": "TERMINATED"})
+        # 409: by what the API knows it still has work.
+        if rules.verdict(code) is Verdict.RETRY or code == 409:
+            raise Unreachable(f"retire: {code} {document.get('detail', '')}")
 
     async def _credential(self) -> str:
         settings = self._settings
@@ -196,6 +208,18 @@ class SandboxApi:
         """Give the task back, trying for a moment only: its lease ends anyway."""
         with contextlib.suppress(Over, Refused, Unreachable):
             await self.post_once("/release", {"reason": reason})
+
+
+def _check_agent(what: str, status: int, document: Any) -> None:
+    told = str(document.get("agent_status") or "") if isinstance(document, dict) else ""
+    text = f"{what}: {status} {document.get('detail', '') if isinstance(document, dict) else ''}".strip()
+    match rules.standing(status, told):
+        case Standing.GONE:
+            raise Gone(text)
+        case Standing.WAITING:
+            raise Waiting(text)
+    if status != 200:
+        raise Unreachable(text)
 
 
 def _failure(status: int, document: Any) -> Exception:

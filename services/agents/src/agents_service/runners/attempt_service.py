@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from agents_service.engines import rules as engine_rules
@@ -21,6 +20,9 @@ from agents_service.runners.stream_service import EventStream
 _log = logging.getLogger(__name__)
 
 MESSAGE_WAIT_S = 10.0
+RELEASE_REASON_MAX = 500
+ERROR_MAX = 2_000
+"""Characters of a reason that the runner itself gives for a failure."""
 
 
 class AttemptWork:
@@ -31,6 +33,7 @@ class AttemptWork:
     ) -> None:
         sandbox = claim["sandbox"]
         self.claim = claim
+        self.agent_id = api.agent_id
         self.settings = settings
         self.task = claim["task"]
         self.api = SandboxApi(api, sandbox["id"], sandbox["token"])
@@ -51,18 +54,43 @@ class AttemptWork:
             asyncio.create_task(self._listen()),
         ]
         try:
-            await asyncio.to_thread(self.folders.make)
-            await self._beside(helpers)
-        except Over as error:
-            _log.info("attempt %s is over: %s", self.api.sandbox_id, error)
-        except Refused as error:
-            _log.error("attempt %s was refused: %s", self.api.sandbox_id, error)
+            await self._attempt(helpers)
         finally:
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
             if not self.settings.keep_folders:
                 await asyncio.shield(asyncio.to_thread(self.folders.remove))
+
+    async def _attempt(self, helpers: Sequence[asyncio.Task[None]]) -> None:
+        try:
+            await asyncio.to_thread(self.folders.make)
+        except OSError as error:
+            # This machine is at fault, not the task: another runner may do better.
+            _log.error("no folder for attempt %s: %s", self.api.sandbox_id, error)
+            await self.api.release(f"the runner cannot make a folder: {error}"[:RELEASE_REASON_MAX])
+            await asyncio.sleep(rules.BACKOFF_MAX_S)
+            return
+        try:
+            await self._beside(helpers)
+        except Over as error:
+            _log.info("attempt %s is over: %s", self.api.sandbox_id, error)
+        except Refused as error:
+            _log.error("attempt %s was refused: %s", self.api.sandbox_id, error)
+            await self._give_in(f"The API refused what the runner sent: {error}")
+        except Exception as error:
+            _log.exception("attempt %s failed in the runner", self.api.sandbox_id)
+            await self._give_in(f"The runner failed: {type(error).__name__}: {error}")
+
+    async def _give_in(self, reason: str) -> None:
+        """Say that the attempt failed, so that the task does not have to wait for its lease."""
+        if self.over is not None or self.releasing:
+            return
+        body = {"task_id": self.task["id"], "success": False, "error_message": reason[:ERROR_MAX]}
+        try:
+            await self.api.post("/task-complete", body)
+        except (Over, Refused) as error:
+            _log.error("the failure of %s was not taken: %s", self.api.sandbox_id, error)
 
     async def _beside(self, helpers: Sequence[asyncio.Task[None]]) -> None:
         """The work, for as long as no helper fails: it would wait for ever for a stream that nobody sends."""
@@ -156,12 +184,14 @@ class AttemptWork:
         return await work(self.job)
 
     def _confinement(self) -> engine_rules.Confinement:
+        hidden, hidden_files = self.settings.hidden_from(self.folders.uid)
         return engine_rules.Confinement(
             workdir=str(self.folders.work),
             home=str(self.folders.home),
             uid=self.folders.uid,
             gid=self.folders.uid,
-            hidden=(str(self.settings.workdir), str(Path.home())),
+            hidden=hidden,
+            hidden_files=hidden_files,
             shown=(str(self.settings.tools),) if self.settings.tools is not None else (),
             bubblewrap=self.wrapped,
             network=self.settings.network,

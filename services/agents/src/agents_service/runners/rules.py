@@ -105,6 +105,27 @@ def verdict(status: int) -> Verdict:
     return Verdict.REFUSED
 
 
+class Standing(Enum):
+    """What the API says about the agent of a runner."""
+
+    ACTIVE = "active"
+    WAITING = "waiting"
+    GONE = "gone"
+
+
+def standing(status: int, agent_status: str) -> Standing:
+    """What an answer to a claim or a heartbeat means for the agent; other failures than these say nothing about it.
+
+    Closed for new tasks, degraded or quarantined, it waits until somebody opens it again. Failed or terminated it is
+    never taken back, and without its token it cannot ask.
+    """
+    if status in {401, 403, 404, 410}:
+        return Standing.GONE
+    if status == 409:
+        return Standing.GONE if agent_status in {"FAILED", "TERMINATED"} else Standing.WAITING
+    return Standing.ACTIVE
+
+
 def backoff_s(attempt: int) -> float:
     """Seconds before the given retry, from 0: 0.25, 0.5, 1, … at most 5."""
     return min(BACKOFF_MAX_S, BACKOFF_FIRST_S * float(1 << min(attempt, 10)))

@@ -11,7 +11,7 @@ from typing import Any
 
 from agents_service.engines.service import why_no_bubblewrap
 from agents_service.runners import rules
-from agents_service.runners.adapters import Api, Refused, Unreachable
+from agents_service.runners.adapters import Api, Gone, Refused, Unreachable, Waiting
 from agents_service.runners.attempt_service import AttemptWork
 from agents_service.runners.folders_adapters import clear_abandoned, own_folder
 from agents_service.runners.settings_adapters import RunnerSettings
@@ -19,6 +19,7 @@ from agents_service.runners.settings_adapters import RunnerSettings
 _log = logging.getLogger(__name__)
 
 RELEASE_S = 10.0
+WAITING_S = 5.0
 
 
 class Runner:
@@ -32,6 +33,8 @@ class Runner:
         self._heartbeats = 0
         self._interval_s = 10.0
         self._wrapped = False
+        self._joining = asyncio.Lock()
+        self._former: dict[str, str] = {}
 
     async def _can_wrap(self) -> bool:
         why: str | None = "OMOIOS_RUNNER_BUBBLEWRAP is off"
@@ -64,7 +67,17 @@ class Runner:
             await self._leave()
             await self.api.close()
 
-    async def _join(self) -> None:
+    async def _join(self, lost: str) -> None:
+        """A new agent in the place of the `lost` one, if no other loop of this runner was quicker."""
+        async with self._joining:
+            if self.api.agent_id == lost:
+                if lost:
+                    _log.warning("agent %s is not known any more; joining anew", lost)
+                    former, token = self.api.credentials()
+                    self._former[former] = token
+                await self._register()
+
+    async def _register(self) -> None:
         attempt = 0
         while True:
             try:
@@ -80,7 +93,7 @@ class Runner:
             return
 
     async def _claim_forever(self) -> None:
-        await self._join()
+        await self._join("")
         failures = 0
         while True:
             free = [slot for slot in range(self.settings.slots) if slot not in self._slots]
@@ -91,15 +104,20 @@ class Runner:
             isolation = "bubblewrap" if self._wrapped else "local"
             # With work running a claim waits shortly only, so that a slot that becomes free is offered soon.
             wait_s = self.settings.wait_s if len(free) == self.settings.slots else min(2.0, self.settings.wait_s)
+            agent_id = self.api.agent_id
             try:
                 answer = await self.api.claim(len(free), wait_s, isolation)
+            except Gone:
+                await self._join(agent_id)
+                continue
+            except Waiting as error:
+                _log.info("no tasks are given to agent %s now: %s", agent_id, error)
+                await asyncio.sleep(min(WAITING_S, self._interval_s))
+                continue
             except Unreachable as error:
                 _log.warning("cannot claim: %s", error)
                 await asyncio.sleep(rules.backoff_s(failures))
                 failures += 1
-                continue
-            if answer is None:
-                await self._join()
                 continue
             for slot, claim in zip(free, answer["claims"], strict=False):
                 self._begin(slot, claim)
@@ -128,18 +146,18 @@ class Runner:
             await asyncio.sleep(self._interval_s if self.api.agent_id else 0.2)
             if not self.api.agent_id:
                 continue
+            agent_id = self.api.agent_id
             self._heartbeats += 1
             tasks = [attempt.task["id"] for attempt, _ in self._slots.values()]
             try:
-                alive = await self.api.heartbeat(
-                    self._heartbeats, "RUNNING" if tasks else "IDLE", tasks[0] if tasks else None
-                )
+                await self.api.heartbeat(self._heartbeats, "RUNNING" if tasks else "IDLE", tasks[0] if tasks else None)
+            except Gone:
+                await self._join(agent_id)
+            except Waiting as error:
+                _log.info("%s", error)
             except Unreachable as error:
                 _log.warning("heartbeat: %s", error)
-                continue
-            if not alive:
-                _log.warning("agent %s is not known any more; joining anew", self.api.agent_id)
-                await self._join()
+            await self._retire(self._former)
 
     async def _leave(self) -> None:
         running = list(self._slots.values())
@@ -151,3 +169,20 @@ class Runner:
         for _, task in running:
             task.cancel()
         await asyncio.gather(*(task for _, task in running), return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_S):
+                own = [self.api.credentials()] if self.api.agent_id else []
+                await self._retire(dict([*self._former.items(), *own]))
+
+    async def _retire(self, agents: Mapping[str, str]) -> None:
+        """Take the agents out of service that have no work in hand: what is silent without a word raises an alert."""
+        busy = {attempt.agent_id for attempt, _ in self._slots.values()}
+        for agent_id, token in list(agents.items()):
+            if agent_id in busy:
+                continue
+            try:
+                await self.api.retire(agent_id, token)
+            except Unreachable as error:
+                _log.warning("agent %s: %s", agent_id, error)
+            else:
+                self._former.pop(agent_id, None)

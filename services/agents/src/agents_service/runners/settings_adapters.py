@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +20,13 @@ class RunnerSettings(BaseSettings):
     url: str = "http://127.0.0.1:18000"
     """The gateway."""
     token: SecretStr | None = None
-    """An access token or API key of a user with `agent:write`; also from the file `OMOIOS_RUNNER_TOKEN_FILE`."""
+    """An API key or access token of a user with `agent:write`. It is needed again when the agent was given up."""
+    token_file: Path | None = None
+    """A file with the token."""
     email: str | None = None
     password: SecretStr | None = None
-    """Also from the file `OMOIOS_RUNNER_PASSWORD_FILE`."""
+    password_file: Path | None = None
+    """A file with the password."""
     organization: str | None = None
     """Organization to work for; not needed by a member of exactly one."""
     name: str = "runner"
@@ -39,6 +43,8 @@ class RunnerSettings(BaseSettings):
     tools: Path | None = None
     """A folder of programs that comes first on the commands' PATH, readable also inside a hidden home folder."""
     bubblewrap: Literal["auto", "off"] = "auto"
+    hidden: list[Path] = Field(default_factory=list)
+    """More folders that wrapped commands may not read, a JSON list: the own and the home folder are hidden anyway."""
     network: bool = True
     """Whether commands may use the network. A runner that may not give it and has no bubblewrap does not start."""
     wait_s: float = Field(default=20.0, ge=0, le=30)
@@ -47,14 +53,36 @@ class RunnerSettings(BaseSettings):
     """Keep the folders of finished sandboxes, for looking into them."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
+    def hidden_from(self, uid: int | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """`(folders, files)` that a wrapped command of this user (None: the runner's own) does not see.
+
+        From another user than root's the files' modes protect the rest, and bubblewrap cannot cover what that user
+        does not reach.
+        """
+        folders = [self.workdir, Path.home()]
+        if uid is not None:
+            return to_hide(folders), ()
+        folders += [path for path in self.hidden if path.is_dir()]
+        hidden = to_hide(path.absolute() for path in folders)
+        covered = {Path(path) for path in hidden}
+        files = [path.absolute() for path in (self.token_file, self.password_file) if path and path.is_file()]
+        return hidden, tuple(str(path) for path in files if not covered.intersection(path.parents))
+
+
+def to_hide(paths: Iterable[Path]) -> tuple[str, ...]:
+    """Folders to cover, each once and none inside another; never all of the machine."""
+    found = {path for path in paths if path != path.parent}
+    return tuple(sorted(str(path) for path in found if not found.intersection(path.parents)))
+
 
 def load(**values: Any) -> RunnerSettings:
-    """The settings of this process; `*_FILE` variables are read. Raises ValueError when a file cannot be read."""
-    for name in ("token", "password"):
-        path = os.environ.get(f"OMOIOS_RUNNER_{name.upper()}_FILE")
-        if path and name not in values:
+    """The settings of this process; the files that it names are read. Raises ValueError when one cannot be read."""
+    settings = RunnerSettings(**values)
+    read: dict[str, SecretStr] = {}
+    for name, path in (("token", settings.token_file), ("password", settings.password_file)):
+        if path is not None and name not in values:
             try:
-                values[name] = SecretStr(Path(path).read_text(encoding="utf-8").strip())
+                read[name] = SecretStr(path.read_text(encoding="utf-8").strip())
             except OSError as error:
                 raise ValueError(f"OMOIOS_RUNNER_{name.upper()}_FILE cannot be read: {error}") from error
-    return RunnerSettings(**values)
+    return settings.model_copy(update=read)

@@ -58,7 +58,7 @@ class EventStream:
             await self._moved.wait_for(lambda: self.over is not None or (not self._queue and not self._sending))
 
     async def run(self) -> None:
-        """Send until cancelled or the attempt is over."""
+        """Send until cancelled. Raises Over or Refused when nothing will be taken any more; the rest is dropped."""
         while self.over is None:
             await self._arrived.wait()
             if len(self._queue) < rules.BATCH_LINES and not self._hurry.is_set():
@@ -71,10 +71,10 @@ class EventStream:
             batch = self._take()
             try:
                 await self._api.post("/events/batch", None, raw=b'{"events":[' + b",".join(batch) + b"]}")
-            except Over as error:
+            except (Over, Refused) as error:
                 self.over = str(error)
-            except Refused as error:
-                self.over = f"events were refused: {error}"
+                await self._advance()
+                raise
             self.sent += len(batch)
             await self._advance()
 

@@ -146,6 +146,13 @@ class SandboxService:
             await self.agents.work_ended(tx, sandbox.agent_id)
         return sandbox
 
+    async def count_running(self, agent_id: str, tx: Tx | None = None) -> int:
+        """How many sandboxes of an agent run. Joins the transaction, if there is one."""
+        if tx is not None:
+            return await store.count_running(tx, agent_id)
+        async with self.db.reader() as own:
+            return await store.count_running(own, agent_id)
+
     async def end_many(self, sandbox_ids: Sequence[str], reason: str) -> list[str]:
         """End sandboxes for another service; returns those that were running."""
         ended = []

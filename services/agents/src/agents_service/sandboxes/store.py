@@ -68,6 +68,12 @@ async def running_of(tx: Tx, agent_id: str) -> Sequence[str]:
     return (await tx.session.execute(query)).scalars().all()
 
 
+async def count_running(tx: Tx, agent_id: str) -> int:
+    """How many sandboxes of an agent run."""
+    query = select(func.count()).where(Sandbox.agent_id == agent_id, Sandbox.state == RUNNING)
+    return (await tx.session.execute(query)).scalar_one()
+
+
 async def terminated_at_work(tx: Tx, limit: int) -> Sequence[str]:
     """Ids of agents that are out of service and have running sandboxes."""
     query = (
