@@ -50,7 +50,7 @@ ACK_WAIT_S = 0.4
 BACKWARDS = 0
 QUIET_S = 20.0
 _NAMES = UUID("0192f0c1-0000-7000-8000-000000000000")
-_LEFT_OUT = ("alembic_version", "inbox", "outbox")
+_LEFT_OUT = ("alembic_version", "inbox", "outbox", "stream_readers")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ SQL_TEXT = re.compile(
 SQL_WRITE = re.compile(r"\b(?:INSERT\s+INTO|DELETE\s+FROM|UPDATE)\s+(?:ONLY\s+)?([a-z_][a-z0-9_]*)", re.DOTALL)
 SUBPROCESS_CALLS = re.compile(r"^(asyncio\.create_subprocess_\w+|os\.(system|popen|exec\w*|spawn\w*|fork))$")
 ENDPOINT_DECORATORS = {"get", "post", "put", "patch", "delete", "head", "options", "api_route", "websocket", "route"}
-KIT_TABLES = {"outbox", "inbox", "idempotency_keys", "replica_resources", "replica_memberships", "replica_revocations"}
+KIT_TABLES = {"outbox", "inbox", "stream_readers", "idempotency_keys"}
+KIT_TABLES |= {"replica_resources", "replica_memberships", "replica_revocations"}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ ENORMOUS = 10**30
 UNKNOWN = {"commit_sha": "0123456789" * 4}
 """Well-formed ids of nothing where the form is no UUID."""
 # What the kit keeps for itself, and what other services' events change meanwhile.
-KIT = ("alembic_version", "outbox", "inbox", "idempotency_keys")
+KIT = ("alembic_version", "outbox", "inbox", "stream_readers", "idempotency_keys")
 KIT_PREFIXES = ("inbox_", "replica_", "event_log")
 # What clock work writes into rows that stand: the seal of an entry, the way of a mail.
 CLOCK_WORK: Mapping[str, tuple[str, ...]] = {

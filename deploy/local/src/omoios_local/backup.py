@@ -189,7 +189,7 @@ def restore(client: StackClient, file: Path, only: str | None = None) -> list[st
     """Put databases, files and key back as the backup has them and start the stack anew. Returns the services restored.
 
     The stack is stopped, the databases are made anew and JetStream is emptied: relays that find a younger stream than
-    their rows publish the outbox again (seven days), and each consumer skips what its inbox knows.
+    their rows publish the outbox again (eight days), and each consumer skips what its inbox knows.
     Raises BackupError before anything is touched when the file is not a backup, lacks the service or holds a dump that
     cannot be read to its end.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,15 @@ FIGURES = """
 SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(occurred_at)), 0)::float8
 FROM outbox WHERE published_at IS NULL
 """
+# What the stream dropped before a durable had handled it; the second figure is whether the outbox is younger than that,
+# by more than a row is marked late.
+UNREAD = """
+SELECT coalesce(json_agg(json_build_object('durable', durable,
+    'since_s', round(extract(epoch FROM clock_timestamp() - lost_from)),
+    'may_be_lost', coalesce((SELECT published_at FROM outbox ORDER BY seq LIMIT 1) > lost_from + interval '125 s', true)
+    ) ORDER BY durable), '[]')
+FROM stream_readers WHERE lost_from IS NOT NULL
+"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,10 @@ class Figures:
     """Everything that `status` knows beyond the supervisor. A part that does not answer leaves its figure empty."""
 
     outbox: dict[str, dict[str, Any]]
-    """Service → `{pending: rows, oldest_s: seconds, bytes: size of the database}` or `{error: why}`."""
+    """Service → `{pending: rows, oldest_s: seconds, bytes: size of the database, unread: […]}` or `{error: why}`.
+
+    `unread`: `{durable, since_s: seconds, may_be_lost}` of each durable for which the stream dropped events that it had
+    not handled; `may_be_lost` where the outbox does not reach back as far."""
     consumers: list[dict[str, Any]]
     """`{stream, durable, pending: messages not yet delivered, unacknowledged, redelivered, idle_s}` of every durable.
 
@@ -101,9 +114,12 @@ def outbox_of(stack: Stack, service: str) -> dict[str, Any]:
     try:
         size = int(stack.postgres.execute("SELECT pg_database_size(current_database())", service))
         if stack.postgres.execute("SELECT to_regclass('public.outbox') IS NOT NULL", service) != "t":
-            return {"pending": 0, "oldest_s": 0.0, "bytes": size}
+            return {"pending": 0, "oldest_s": 0.0, "bytes": size, "unread": []}
         pending, oldest = stack.postgres.execute(FIGURES, service).split("|")
-        return {"pending": int(pending), "oldest_s": round(float(oldest), 3), "bytes": size}
+        # A database that waits for its newest migration has no such note yet.
+        noted = stack.postgres.execute("SELECT to_regclass('public.stream_readers') IS NOT NULL", service) == "t"
+        unread = json.loads(stack.postgres.execute(UNREAD, service)) if noted else []
+        return {"pending": int(pending), "oldest_s": round(float(oldest), 3), "bytes": size, "unread": unread}
     except RuntimeError as error:
         return {"error": str(error).splitlines()[0]}
 

@@ -12,6 +12,7 @@ LOW_DISK_BYTES = 2 * 1000**3
 LOW_DISK_SHARE = 0.05
 
 OUTBOX = "docs/runbooks/outbox-lag.md"
+UNREAD = "docs/runbooks/unread-events.md"
 DEAD = "docs/runbooks/dead-letters.md"
 FULL_DISK = "docs/runbooks/full-disk.md"
 
@@ -79,6 +80,20 @@ def _outboxes(outboxes: Mapping[str, Mapping[str, Any]], down: set[str]) -> Iter
             todo = f"bring {cause} back" if cause else f"its relay does not publish: `make logs part={name}`"
             text = f"{outbox['pending']} events wait in the outbox, the oldest for {outbox['oldest_s']:.0f} s"
             yield Problem(name, text, todo, OUTBOX)
+        for row in outbox.get("unread", ()):
+            yield _unread(name, row, down)
+
+
+def _unread(producer: str, row: Mapping[str, Any], down: set[str]) -> Problem:
+    service = row["durable"].partition("-")[0]
+    since = f"the last {row['since_s'] / 3600:.1f} h"
+    text = f"the stream {producer.upper()} dropped events of {since} that {row['durable']} may not have handled"
+    bring = f"bring {service} back" if service in down else "wait"
+    if row["may_be_lost"]:
+        todo = f"{bring}, then `make rebuild service={service}`: the outbox does not reach back as far"
+    else:
+        todo = f"{bring}: {producer} sends them to it again when it has caught up"
+    return Problem(service, text, todo, UNREAD)
 
 
 def _streams(figures: Mapping[str, Any]) -> Iterator[Problem]:

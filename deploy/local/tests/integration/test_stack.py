@@ -122,6 +122,7 @@ def test_status_tells_memory_outbox_and_disk(terminal):
     assert set(found["outbox"]) == set(ports.SERVICES)
     assert all(entry["pending"] == 0 and entry["bytes"] > 1_000_000 for entry in found["outbox"].values())
     assert found["disk_bytes"]["postgres"] > 10_000_000
+    assert all(entry["unread"] == [] for entry in found["outbox"].values())
     screen = terminal.run("status")
     for word in ("postgres", "ready", "dead letters", "outbox", "disk: postgres"):
         assert word in screen

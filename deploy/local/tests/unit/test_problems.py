@@ -24,7 +24,7 @@ def healthy() -> tuple[list[dict[str, Any]], dict[str, Any]]:
     step = {"part": "topology", "instance": 1, "state": "done", "detail": ""}
     durable = {"stream": "BILLING", "durable": "workflow-engine-BILLING", "pending": 0, "unacknowledged": 0}
     figures = {
-        "outbox": {name: {"pending": 3, "oldest_s": 0.2, "bytes": 1} for name in SERVICES},
+        "outbox": {name: {"pending": 3, "oldest_s": 0.2, "bytes": 1, "unread": []} for name in SERVICES},
         "consumers": [{**durable, "redelivered": 0, "idle_s": 900.0}],
         "dead_letters": 0,
         "volume": {"free_bytes": 80 * GB, "total_bytes": 250 * GB},
@@ -69,6 +69,23 @@ def test_a_consumer_that_acknowledges_nothing_is_stuck_and_a_busy_one_is_not() -
     assert find(units, figures) == []
 
 
+def test_events_that_a_stream_dropped_unread_say_whom_to_bring_back() -> None:
+    units, figures = healthy()
+    row = {"durable": "monitoring-log-agents", "since_s": 5400, "may_be_lost": False}
+    figures["outbox"]["agents"]["unread"] = [row]
+    [found] = find(units, figures)
+    assert (found.part, found.page) == ("monitoring", problems.UNREAD)
+    assert found.what == (
+        "the stream AGENTS dropped events of the last 1.5 h that monitoring-log-agents may not have handled"
+    )
+    assert found.todo == "wait: agents sends them to it again when it has caught up"
+    units[6] = unit("monitoring", "stopped", pid=None)
+    row["may_be_lost"] = True
+    assert find(units, figures)[-1].todo == (
+        "bring monitoring back, then `make rebuild service=monitoring`: the outbox does not reach back as far"
+    )
+
+
 @pytest.mark.parametrize(("count", "text"), [(1, "1 dead letter"), (7, "7 dead letters")])
 def test_dead_letters_say_how_to_read_and_replay_them(count: int, text: str) -> None:
     units, figures = healthy()
@@ -111,5 +128,5 @@ def test_every_problem_is_one_line_and_its_page_exists() -> None:
     figures["volume"]["free_bytes"] = 1
     found = find(units, figures | {"dead_letters": 2})
     assert len(screen.problems_text(found).plain.splitlines()) == len(found) == 2
-    for page in (problems.OUTBOX, problems.DEAD, problems.FULL_DISK):
+    for page in (problems.OUTBOX, problems.UNREAD, problems.DEAD, problems.FULL_DISK):
         assert (ROOT / page).is_file()

@@ -151,7 +151,8 @@ async def running(
                 readiness.checks["consumers"] = found.worker.ready
         if works if jobs is None else jobs:
             leader = LeaderLocks(service.db) if service.db is not None else None
-            all_jobs = [*service.jobs, *(purge_jobs(cast("Database", service.db)) if service.db is not None else ())]
+            purging = purge_jobs(cast("Database", service.db), settings) if service.db is not None else []
+            all_jobs = [*service.jobs, *purging]
             await _start(stack, JobRunner(all_jobs, leader, grace_s=settings.shutdown_grace_s, database=service.db))
         rpc_server = _rpc_server(service) if role == "server" and service.servicers else None
         if rpc_server is not None:

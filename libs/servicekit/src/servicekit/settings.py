@@ -7,13 +7,15 @@ import binascii
 import os
 import socket
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "OMOIOS_"
+STREAM_DAYS = 7
+"""How long JetStream keeps an event at most."""
 Environment = Literal["local", "test", "production"]
 
 
@@ -62,6 +64,11 @@ class ServiceSettings(BaseSettings):
     nats_url: str = "nats://127.0.0.1:14222"
     nats_user: str | None = None
     nats_password: SecretStr | None = None
+
+    outbox_days: int = Field(default=STREAM_DAYS + 1, gt=STREAM_DAYS)
+    """Days for which an outbox keeps what it published: longer than the streams, which are filled again from it."""
+    inbox_days: int = 2 * STREAM_DAYS + 2
+    """Days since an event was told last for which a consumer knows it. The outboxes are those of all services."""
 
     redis_url: str | None = Field(default=None, repr=False)
     redis_timeout_s: float = Field(default=0.5, gt=0, le=30)
@@ -126,6 +133,15 @@ class ServiceSettings(BaseSettings):
             values.setdefault("rate_limits", "contract")
             values.setdefault("trusted_proxies", [])
         return values
+
+    @model_validator(mode="after")
+    def _inbox_outlives_what_can_come_again(self) -> Self:
+        if self.inbox_days < self.outbox_days + STREAM_DAYS:
+            raise ValueError(
+                f"inbox_days ({self.inbox_days}) must be at least outbox_days ({self.outbox_days}) + {STREAM_DAYS}: an "
+                f"event may be published again on the outbox's last day and wait {STREAM_DAYS} days in its stream"
+            )
+        return self
 
     @field_validator("rate_limits", mode="before")
     @classmethod

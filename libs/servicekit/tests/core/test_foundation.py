@@ -194,6 +194,9 @@ def test_a_dotenv_file_knows_only_known_names(environment: pytest.MonkeyPatch, t
         ({"env": "staging"}, "env"),
         ({"rpc_port": 70000}, "rpc_port"),
         ({"unknown": 1}, "unknown"),
+        ({"outbox_days": 7}, "greater than 7"),
+        ({"outbox_days": 8, "inbox_days": 14}, "inbox_days .14. must be at least outbox_days .8. . 7"),
+        ({"outbox_days": 10}, "inbox_days .16. must be at least outbox_days .10. . 7"),
     ],
 )
 def test_bad_settings(values: dict[str, Any], message: str) -> None:

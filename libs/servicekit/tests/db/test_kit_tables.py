@@ -128,24 +128,26 @@ async def test_old_rows_are_purged_and_young_ones_stay(db: Database) -> None:
         """INSERT INTO outbox (event_id, subject, aggregate_type, aggregate_id, version, occurred_at, payload,
                published_at)
            SELECT gen_random_uuid(), 's', 'a', n::text, 1, now(), '',
-               CASE WHEN n <= 6000 THEN now() - interval '8 days' WHEN n <= 6002 THEN now() ELSE NULL END
+               CASE WHEN n <= 6000 THEN now() - interval '9 days' WHEN n <= 6002 THEN now() ELSE NULL END
            FROM generate_series(1, 6003) AS n"""
     )
-    old = first_id_of(utc_now() - timedelta(days=8, minutes=1))
+    # An event that waited long, in the outbox or for its consumer, may come again as late as a young one.
     await raw.execute(
-        "INSERT INTO inbox (event_id, consumer) VALUES ($1, 'a'), ($1, 'b'), ($2, 'a'), ($3, 'a')",
-        old,
-        first_id_of(utc_now() - timedelta(days=7)),
+        """INSERT INTO inbox (event_id, consumer, handled_at)
+           VALUES ($1, 'a', $2), ($1, 'b', $2), ($1, 'waited', now()), ($3, 'a', now())""",
+        first_id_of(utc_now() - timedelta(days=30)),
+        utc_now() - timedelta(days=16, minutes=1),
         uuid7(),
     )
     await raw.execute(
         """INSERT INTO idempotency_keys (scope, key, digest, claimed_at)
            VALUES ('s', 'old', '', now() - interval '25 hours'), ('s', 'young', '', now() - interval '23 hours')"""
     )
-    assert await purge_outbox(db) == 6000
-    assert await purge_inbox(db) == 2
+    assert await purge_outbox(db, 8) == 6000
+    assert await purge_inbox(db, 16) == 2
+    assert [row["consumer"] for row in await raw.fetch("SELECT consumer FROM inbox ORDER BY 1")] == ["a", "waited"]
     assert await purge_idempotency_keys(db) == 1
-    assert await purge_outbox(db) == 0
+    assert await purge_outbox(db, 8) == 0
     assert await raw.fetchval("SELECT count(*) FROM outbox") == 3
     await raw.close()
 

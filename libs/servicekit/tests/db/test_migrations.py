@@ -33,6 +33,7 @@ async def test_several_starting_at_once_migrate_once(database: Databases) -> Non
         "replica_memberships",
         "replica_resources",
         "replica_revocations",
+        "stream_readers",
         "things",
     ]
 

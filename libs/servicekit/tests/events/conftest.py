@@ -46,6 +46,7 @@ class Party:
     db: Database
     bus: Bus
     groups: list[Consumers] = field(default_factory=list)
+    until = staticmethod(until)
 
     @property
     def service(self) -> Service:

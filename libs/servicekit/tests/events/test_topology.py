@@ -68,6 +68,15 @@ async def test_applying_makes_changes_and_removes_until_it_is_true(kit: Any) -> 
     assert info.config.max_ack_pending == 7
 
 
+async def test_a_stream_that_outlives_the_inboxes_is_refused(kit: Any) -> None:
+    billing = await kit.party("billing")
+    plan = await kit.topology(billing)
+    for days in (0, 8):
+        plan.streams["IDENTITY"] = replace(plan.streams["IDENTITY"], max_age_s=days * 86_400.0)
+        with pytest.raises(ValueError, match="stream IDENTITY: max_age_s"):
+            await apply(kit.js, plan)
+
+
 async def test_a_durable_keeps_its_place_when_its_filter_grows(kit: Any) -> None:
     identity, billing = await kit.party("identity"), await kit.party("billing")
     seen: list[str] = []

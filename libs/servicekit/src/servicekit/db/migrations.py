@@ -66,6 +66,29 @@ def create_kit_tables(op: Operations, *, identity: bool = False) -> None:
         _create_identity_replicas(op)
 
 
+def create_stream_readers(op: Operations) -> None:
+    """Create the note of how far each durable has handled what this service said."""
+    timestamptz = sa.DateTime(timezone=True)
+    op.create_table(
+        "stream_readers",
+        sa.Column("durable", sa.Text, nullable=False),
+        sa.Column("stream_created", timestamptz, nullable=False),
+        sa.Column("handled_seq", sa.BigInteger, nullable=False),
+        sa.Column("handled_at", timestamptz, nullable=False),
+        sa.Column("lost_from", timestamptz),
+        sa.Column("lost_to", timestamptz),
+        sa.Column("sent_seq", sa.BigInteger),
+        sa.PrimaryKeyConstraint("durable", name="pk_stream_readers"),
+    )
+
+
+def note_when_events_are_handled(op: Operations) -> None:
+    """Add the time to `inbox`; what was handled before counts as handled now."""
+    op.add_column(
+        "inbox", sa.Column("handled_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()"))
+    )
+
+
 def _create_identity_replicas(op: Operations) -> None:
     timestamptz = sa.DateTime(timezone=True)
     op.create_table(

@@ -38,6 +38,22 @@ class InboxRow(Base):
 
     event_id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
     consumer: Mapped[str] = mapped_column(primary_key=True)
+    handled_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    """When it was told last, as duplicates count, too: how long the row is needed follows from that."""
+
+
+class StreamReaderRow(Base):
+    """How far one durable has handled this service's stream, and what the stream dropped before it had."""
+
+    __tablename__ = "stream_readers"
+
+    durable: Mapped[str] = mapped_column(primary_key=True)
+    stream_created: Mapped[datetime]
+    handled_seq: Mapped[int] = mapped_column(BigInteger)
+    handled_at: Mapped[datetime]
+    lost_from: Mapped[datetime | None]
+    lost_to: Mapped[datetime | None]
+    sent_seq: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class IdempotencyKeyRow(Base):

@@ -32,10 +32,12 @@ MAX_DELIVER_METADATA = "omoios-max-deliver"
 given back, because the dead letters cannot be written, would never come again."""
 RETRY_S = 1.0
 
+# A row that this statement made has no `xmax`; one that was there is kept for as long again.
 _INBOX = """
 INSERT INTO inbox (event_id, consumer)
 SELECT DISTINCT e.id, $2 FROM unnest($1::uuid[]) AS e(id) ORDER BY e.id
-ON CONFLICT DO NOTHING RETURNING event_id
+ON CONFLICT (event_id, consumer) DO UPDATE SET handled_at = excluded.handled_at
+RETURNING event_id, xmax = 0 AS fresh
 """
 
 _log = structlog.get_logger(__name__)
@@ -171,7 +173,7 @@ class ConsumerLoop:
         async with self._database.uow() as tx:
             connection = await tx.connection()
             rows = await connection.fetch(_INBOX, list(events), self._durable)
-            fresh = {str(row["event_id"]) for row in rows}
+            fresh = {str(row["event_id"]) for row in rows if row["fresh"]}
             await self._dispatch(tx, [event for event in events.values() if event.id in fresh])
         return len(fresh)
 

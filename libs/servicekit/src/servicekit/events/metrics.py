@@ -20,4 +20,11 @@ lag = histogram(
     ("durable",),
     (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0),
 )
+left_unread = gauge(
+    "events_left_unread", "1 while the stream lacks what a durable had not handled (leading relay)", ("durable",)
+)
+sent_again = counter("events_sent_again_total", "Events sent again to one durable from the outbox", ("durable",))
+left_for_good = counter(
+    "events_may_be_lost_total", "Times that such events may be older than the outbox, too", ("durable",)
+)
 pending = gauge("events_pending", "Events of a durable that wait in the stream", ("durable",))

@@ -19,6 +19,7 @@ from servicekit.db.outbox import CHANNEL
 from servicekit.events import metrics
 from servicekit.events.bus import Bus
 from servicekit.events.publishing import MAX_BATCH, MAX_BATCH_BYTES, publish
+from servicekit.events.readers import LOOK_S, StreamReaders
 
 # Locks are per database; this one is "relay" read as a number.
 LEADER_LOCK = 0x72656C6179
@@ -67,6 +68,7 @@ class Relay:
         self._idle_limit_ms = idle_limit_ms
         self._wake = asyncio.Event()
         self._reconnected = True
+        self._readers = StreamReaders(bus, self._stream)
         self.leads = False
 
     async def run(self) -> None:
@@ -118,7 +120,7 @@ class Relay:
             await _close(connection)
 
     async def _relay(self, connection: asyncpg.Connection[Any]) -> None:
-        measured = 0.0
+        measured = looked = 0.0
         while True:
             self._wake.clear()
             rows = await connection.fetch(_SELECT)
@@ -137,6 +139,9 @@ class Relay:
                         await connection.execute(_MARK, acked)
                         sent = len(acked)
                         metrics.relayed.inc(sent)
+                    if now - looked >= (POLL_S if self._readers.busy else LOOK_S):
+                        looked = now
+                        await self._readers.look(connection)
                 except (NatsError, APIError, TimeoutError, ConnectionError) as error:
                     # The stream may be gone or made anew.
                     self._reconnected = True

@@ -25,6 +25,7 @@ from servicekit.events import deadletters
 from servicekit.events.loop import BACKOFF_METADATA, MAX_DELIVER_METADATA
 from servicekit.events.registry import SERVICES, events_of
 from servicekit.events.worker import consumers_of
+from servicekit.settings import STREAM_DAYS
 
 if TYPE_CHECKING:
     from servicekit.host import Service
@@ -57,8 +58,8 @@ class Stream:
     """One stream. Sizes in bytes, times in seconds."""
 
     subjects: list[str]
-    # As long as the outboxes keep what they have published.
-    max_age_s: float = 7 * DAY_S
+    # Less than the outboxes keep what they have published, so that they can send again what a durable missed.
+    max_age_s: float = STREAM_DAYS * DAY_S
     max_bytes: int = 2 * 1024**3
     max_msg_size: int = 1024**2
     # A relay that died between publishing and marking is replaced within seconds.
@@ -116,7 +117,15 @@ def plan_of(services: Iterable[Service]) -> Plan:
 
 
 async def apply(js: JetStreamContext, plan: Plan) -> list[str]:
-    """Make, change and remove until JetStream has what the plan says; return what was done, one line each."""
+    """Make, change and remove until JetStream has what the plan says; return what was done, one line each.
+
+    Raises `ValueError`, before anything is done, for a stream that keeps events longer than inboxes know them.
+    """
+    for name, stream in plan.streams.items():
+        if not 0 < stream.max_age_s <= STREAM_DAYS * DAY_S and name != deadletters.STREAM:
+            raise ValueError(
+                f"stream {name}: max_age_s must be at most {STREAM_DAYS} days, for outboxes and inboxes follow it"
+            )
     done: list[str] = []
     for name, stream in plan.streams.items():
         config = _stream_config(name, stream)

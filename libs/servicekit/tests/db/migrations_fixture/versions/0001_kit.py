@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from servicekit.db.migrations import create_kit_tables
+from servicekit.db.migrations import create_kit_tables, create_stream_readers, note_when_events_are_handled
 
 revision = "0001"
 down_revision = None
@@ -11,6 +11,8 @@ down_revision = None
 
 def upgrade() -> None:
     create_kit_tables(op)
+    create_stream_readers(op)
+    note_when_events_are_handled(op)
     op.create_table(
         "items",
         sa.Column("id", sa.Text, nullable=False),
