@@ -277,7 +277,7 @@ def vcs_replica() -> Scenario:
 
 SCENARIOS: dict[tuple[str, str], Scenario] = {
     **{(service, "access"): access() for service in SERVICES if service != "identity"},
-    **{(service, "resources"): resources(service) for service in ("workflow", "agents", "monitoring")},
+    **{(service, "resources"): resources(service) for service in ("workflow", "agents", "monitoring", "billing")},
     ("agents", "departures"): agents_departures(),
     ("agents", "sandboxes"): agents_sandboxes(),
     ("billing", "costs"): billing_costs(),

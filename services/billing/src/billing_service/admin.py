@@ -15,6 +15,7 @@ from billing_service.ledger.tables import PlanTier
 from billing_service.settings import Settings
 from servicekit.db import Database
 from servicekit.errors import AppError
+from servicekit.events import Resources
 from servicekit.rpc import RpcChannels
 
 PLAN_COLUMNS = ("price_micro_usd", "workflows_limit", "agents_limit", "storage_limit_gb", "included_micro_usd")
@@ -33,7 +34,7 @@ async def _run(settings: Settings, options: argparse.Namespace) -> list[str]:
     db = Database(settings)
     plans = PlanService(db, settings)
     ledger = LedgerService(db, settings, plans, IdentityClient(RpcChannels(settings)))
-    costs = CostService(db, ledger)
+    costs = CostService(db, ledger, Resources(db))
     await db.start()
     try:
         if options.command == "prices":

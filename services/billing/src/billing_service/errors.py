@@ -10,6 +10,7 @@ PRICE_CHANGED_MEANWHILE = ErrorSpec(
     "billing.price_changed_meanwhile", Kind.CONFLICT, "Another change of this price came first."
 )
 LIMIT_REACHED = ErrorSpec("billing.limit_reached", Kind.PAYMENT_REQUIRED, "The plan does not allow another execution.")
+SCOPE_NOT_FOUND = ErrorSpec("billing.scope_not_found", Kind.NOT_FOUND, "What costs are asked of does not exist.")
 SCOPE_ID_NEEDED = ErrorSpec("billing.scope_id_needed", Kind.REFUSED, "This scope needs a scope_id.")
 EXECUTION_IS_ANOTHER = ErrorSpec(
     "billing.execution_is_another", Kind.CONFLICT, "This execution id belongs to another organization."

@@ -20,7 +20,7 @@ from billing_service.rpc import BillingServicer
 from billing_service.settings import Settings
 from omoios.billing.v1.billing_pb2_grpc import add_BillingServiceServicer_to_server
 from servicekit.db import Database
-from servicekit.events import Bus
+from servicekit.events import Bus, Resources
 from servicekit.host import Job, Service, run
 from servicekit.rpc import RpcChannels, RpcServicer
 
@@ -31,7 +31,9 @@ def build(settings: Settings) -> Service:
     channels = RpcChannels(settings)
     plans = PlanService(db, settings)
     ledger = LedgerService(db, settings, plans, IdentityClient(channels))
-    costs = CostService(db, ledger)
+    # Without channels: what no event told of is unknown here, because billing calls identity only.
+    resources = Resources(db)
+    costs = CostService(db, ledger, resources)
     billing = BillingService(ledger)
 
     @asynccontextmanager
@@ -47,6 +49,7 @@ def build(settings: Settings) -> Service:
         db=db,
         channels=channels,
         bus=Bus(settings),
+        resources=resources,
         routers=[billing_routes.router(billing), costs_routes.router(costs)],
         servicers=[
             RpcServicer(

@@ -20,6 +20,7 @@ from omoios.identity.v1 import identity_pb2, identity_pb2_grpc
 from omoios.workflow.events.v1 import events_pb2 as workflow_events
 from servicekit.db.event_options import event_type
 from servicekit.events import Event
+from servicekit.events.worker import consumers_of
 from servicekit.host import Running, Service
 from servicekit.ids import new_id
 from servicekit.testing.hosting import HostedSigning, ServiceHosts
@@ -93,13 +94,15 @@ class Billing:
     async def user(self, organization: str, role: str = "owner") -> dict[str, str]:
         return {"Authorization": f"Bearer {await self.signing.user(new_id(), organization, role)}"}
 
-    async def tell(self, body: Any, organization: str, *, event_id: str | None = None) -> None:
-        """Hands an event to its consumer as the loop does: inbox row and effect in one transaction."""
-        await self.tell_together([(body, organization)], event_id=event_id)
+    async def tell(
+        self, body: Any, organization: str, *, event_id: str | None = None, aggregate: tuple[str, str] = ("x", "x")
+    ) -> None:
+        """Hands an event to its consumers as the loop does: inbox row and effect in one transaction."""
+        await hand_over(self.running.service, [(body, organization)], event_id=event_id, aggregate=aggregate)
 
-    async def tell_together(self, batch: list[tuple[Any, str]], *, event_id: str | None = None) -> None:
+    async def tell_together(self, batch: list[tuple[Any, str]]) -> None:
         """Hands neighbouring events of one type to their consumers, all in one transaction."""
-        await hand_over(self.running.service, batch, event_id=event_id)
+        await hand_over(self.running.service, batch)
 
     async def balances(self, organization: str) -> dict[str, int]:
         async with self.running.service.db.reader() as tx:
@@ -123,22 +126,28 @@ class Billing:
         return [row["subject"].removeprefix("billing.") for row in rows]
 
 
-async def hand_over(service: Service, batch: list[tuple[Any, str]], *, event_id: str | None = None) -> None:
-    """Hands (event, organization) of one type to their consumers, all in one transaction."""
+async def hand_over(
+    service: Service,
+    batch: list[tuple[Any, str]],
+    *,
+    event_id: str | None = None,
+    aggregate: tuple[str, str] = ("x", "x"),
+) -> None:
+    """Hands (event, organization) of one type, about one aggregate (type, id), to their consumers in a transaction."""
     kind = event_type(type(batch[0][0]))
     events: list[Event[Any]] = []
     for body, organization in batch:
         headers = {
             "Nats-Msg-Id": event_id or new_id(),
             "Omoios-Time": "2026-11-23T10:00:00Z",
-            "Omoios-Aggregate-Type": "x",
-            "Omoios-Aggregate-Id": "x",
+            "Omoios-Aggregate-Type": aggregate[0],
+            "Omoios-Aggregate-Id": aggregate[1],
             "Omoios-Version": "1",
             "Omoios-Organization": organization,
         }
         events.append(Event(headers, kind.subject, body.SerializeToString()))
     assert service.db is not None
-    for group in service.consumers:
+    for group in consumers_of(service):
         source = group.sources.get(kind.service)
         if source is not None and kind.subject in source.handlers:
             async with service.db.uow() as tx:

@@ -9,6 +9,7 @@ import uuid
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from omoios.billing.v1 import billing_pb2 as pb
+from omoios.workflow.events.v1 import events_pb2 as workflow_events
 from servicekit.testing.problems import assert_problem
 
 from .conftest import Billing, created, usage
@@ -127,7 +128,25 @@ class TestHttp:
             assert_problem(await billing.http.get(f"{COSTS}{path}"), 401, "auth.unauthenticated")
         assert (await billing.http.get(f"{COSTS}/records", headers=eve)).json() == []
         foreign = await billing.http.get(f"{COSTS}/summary?scope_type=task&scope_id=task-1", headers=eve)
-        assert foreign.json()["record_count"] == 0
+        assert_problem(foreign, 404, "billing.scope_not_found")
+
+    async def test_costs_of_what_is_unknown_or_foreign_are_not_found(self, billing: Billing) -> None:
+        organization = billing.organization()
+        owner = await billing.user(organization)
+        eve = await billing.user(billing.organization())
+        clerk = await billing.signing.user("u", organization, "clerk", permissions=["task:read"])
+        made = workflow_events.TaskCreated(task=workflow_events.TaskReference(task_id="task-9"))
+        await billing.tell(made, organization, aggregate=("task", "task-9"))
+        url = f"{COSTS}/summary?scope_type=task&scope_id=task-9"
+        known = await billing.http.get(url, headers=owner)
+        assert (known.status_code, known.json()["record_count"]) == (200, 0)
+        assert (await billing.http.get(url, headers=await billing.admin())).status_code == 200
+        assert_problem(await billing.http.get(url, headers=eve), 404, "billing.scope_not_found")
+        refused = await billing.http.get(url, headers={"Authorization": f"Bearer {clerk}"})
+        assert_problem(refused, 403, "auth.forbidden")
+        for headers in (owner, await billing.admin()):
+            unknown = await billing.http.get(f"{COSTS}/summary?scope_type=spec&scope_id=task-9", headers=headers)
+            assert_problem(unknown, 404, "billing.scope_not_found")
 
     async def test_the_whole_platform_is_a_super_admin_s(self, billing: Billing) -> None:
         organizations = [billing.organization(), billing.organization()]

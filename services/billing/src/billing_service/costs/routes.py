@@ -28,7 +28,7 @@ def router(costs: CostService) -> APIRouter:
         """The newest cost records of the caller's organizations."""
         return await costs.list_records(user, task_id, agent_id, limit)
 
-    @routes.get("/costs/summary", responses=problems(errors.SCOPE_ID_NEEDED))
+    @routes.get("/costs/summary", responses=problems(errors.SCOPE_ID_NEEDED, errors.SCOPE_NOT_FOUND))
     async def get_summary(user: CurrentUser, scope_type: Scope, scope_id: Id | None = None) -> CostSummaryOut:
         """What a scope cost, and on what. The scope `global` is a super admin's."""
         return await costs.summary(user, scope_type, scope_id)

@@ -10,22 +10,23 @@ from billing_service import events
 from billing_service.costs import rules, store
 from billing_service.costs.schemas import CostRecordOut, CostShare, CostSummaryOut, Forecast, ForecastOut
 from billing_service.costs.tables import PriceVersion
-from billing_service.errors import PRICE_CHANGED_MEANWHILE, SCOPE_ID_NEEDED
+from billing_service.errors import PRICE_CHANGED_MEANWHILE, SCOPE_ID_NEEDED, SCOPE_NOT_FOUND
 from billing_service.ledger.service import LedgerService
 from omoios.agents.events.v1 import events_pb2 as agents_events
 from servicekit.auth import Principal
 from servicekit.db import Database, Tx
 from servicekit.errors import invalid
-from servicekit.events import Permanent
+from servicekit.events import Permanent, Resources
 from servicekit.ids import new_id
 
 
 class CostService:
     """Use cases of costs."""
 
-    def __init__(self, db: Database, ledger: LedgerService) -> None:
+    def __init__(self, db: Database, ledger: LedgerService, resources: Resources) -> None:
         self._db = db
         self._ledger = ledger
+        self._resources = resources
 
     async def seed(self) -> None:
         """Inserts the first prices; safe to run by every instance at every start."""
@@ -76,13 +77,20 @@ class CostService:
         return [CostRecordOut.of(row) for row in rows]
 
     async def summary(self, principal: Principal, scope: str, scope_id: str | None) -> CostSummaryOut:
-        """What a scope cost in the caller's organizations; `global`, the whole platform, is a super admin's."""
+        """What a scope cost in the caller's organizations; `global`, the whole platform, is a super admin's.
+
+        Raises `billing.scope_id_needed`, `billing.scope_not_found` for what is unknown or another organization's.
+        """
         if scope == "global":
             principal.require_super_admin()
         if scope != "global" and not scope_id:
             raise SCOPE_ID_NEEDED()
         async with self._db.reader() as tx:
             rows = await store.breakdown(tx, _visible(principal), scope, scope_id)
+        if scope_id and scope != "global" and not rows:
+            # Nothing was spent on it, or it is not the caller's.
+            organization = await self._resources.organization_of(scope, scope_id, SCOPE_NOT_FOUND)
+            principal.require("billing:read", organization, SCOPE_NOT_FOUND)
         return _summary(scope, scope_id if scope != "global" else None, rows)
 
     async def account_summary(self, principal: Principal, organization_id: str) -> CostSummaryOut:
