@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import Context
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from billing_service import admin
 from billing_service.costs import store
 from omoios.billing.events.v1 import events_pb2 as events
 from omoios.billing.v1 import billing_pb2 as pb
+from servicekit.clock import utc_now
 
 from .conftest import Billing, usage
 
@@ -151,6 +154,29 @@ async def test_what_a_new_month_costs_counts_in_it_and_a_debt_is_not_forgiven(bi
     await month_passes(billing)
     await billing.http.get(f"/api/v1/billing/account/{organization}", headers=await billing.user(organization))
     assert (await billing.balances(organization))["available"] == after["available"] + 5_000_000
+
+
+async def test_usage_told_late_costs_its_own_month(billing: Billing) -> None:
+    organization = billing.organization()
+    now = utc_now()
+    last_month = Timestamp()
+    last_month.FromDatetime(now.replace(day=1, hour=0, minute=0, second=0, microsecond=0) - timedelta(seconds=1))
+    await billing.tell(usage(**TOKENS | {"input_tokens": 4_000_000}), organization)
+    await month_passes(billing)
+    # 4 USD of the last month's allowance were left: 3 cover a late cost of 3, and 1 of the next one of 3.
+    late = TOKENS | {"input_tokens": 12_000_000, "time": last_month}
+    await billing.tell(usage(**late), organization)
+    assert (await billing.balances(organization))["available"] == 5_000_000
+    await billing.tell(usage(**late), organization)
+    await billing.tell(usage(sandbox_milliseconds=10_000, time=last_month), organization)
+    assert (await billing.balances(organization))["available"] == 5_000_000 - 2_000_000 - 280
+    limits = (await billing.call("BatchGetLimits", pb.BatchGetLimitsRequest(organization_ids=[organization]))).limits
+    assert limits[0].sandbox_milliseconds_used == 0
+    since = Timestamp()
+    since.FromDatetime(now.replace(day=1, hour=0, minute=0, second=0, microsecond=0))
+    request = pb.GetCostSummaryRequest(organization_ids=[organization], since=since)
+    (this_month,) = (await billing.call("GetCostSummary", request, "monitoring")).costs
+    assert this_month.total_micro_usd == 1_000_000
 
 
 async def test_an_organization_moves_and_whoever_replicates_its_account_is_told(

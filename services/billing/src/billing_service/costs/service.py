@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from billing_service import events
@@ -11,9 +11,11 @@ from billing_service.costs import rules, store
 from billing_service.costs.schemas import CostRecordOut, CostShare, CostSummaryOut, Forecast, ForecastOut
 from billing_service.costs.tables import PriceVersion
 from billing_service.errors import PRICE_CHANGED_MEANWHILE, SCOPE_ID_NEEDED, SCOPE_NOT_FOUND
+from billing_service.ledger.rules import is_of_an_earlier_month
 from billing_service.ledger.service import LedgerService
 from omoios.agents.events.v1 import events_pb2 as agents_events
 from servicekit.auth import Principal
+from servicekit.clock import utc_now
 from servicekit.db import Database, Tx
 from servicekit.errors import invalid
 from servicekit.events import Permanent, Resources
@@ -53,15 +55,19 @@ class CostService:
         return price
 
     async def record(self, tx: Tx, organization_id: str, entries: Sequence[agents_events.UsageEntry]) -> None:
-        """Prices usage and charges it, each usage once."""
-        account = await self._ledger.open_account(tx, organization_id)
+        """Prices usage and charges it to the month in which it was used, each usage once."""
+        account = await self._ledger.charged_account(tx, organization_id)
         prices = _price_list(await store.prices(tx))
         records = await store.add(tx, [_row(prices, organization_id, entry) for entry in entries])
         for record in records:
             account = await self._ledger.charge(
-                tx, account, record.execution_id, record.total_micro_usd, record.usage_id
+                tx, account, record.execution_id, record.total_micro_usd, record.usage_id, record.recorded_at
             )
-        used_ms = sum(record.sandbox_milliseconds for record in records)
+        used_ms = sum(
+            record.sandbox_milliseconds
+            for record in records
+            if not is_of_an_earlier_month(record.recorded_at, account.period_ends_at)
+        )
         if used_ms:
             account = await self._ledger.use_sandboxes(tx, account, used_ms)
         if records:
@@ -156,6 +162,12 @@ def _price_list(rows: Sequence[PriceVersion]) -> rules.PriceList:
     return {(row.provider, row.model): rules.Price(row.prompt, row.completion, row.version) for row in rows}
 
 
+def _used_at(entry: agents_events.UsageEntry) -> datetime:
+    """When it was used; now where nobody said it or another machine's clock is ahead."""
+    now = utc_now()
+    return min(entry.time.ToDatetime(tzinfo=UTC), now) if entry.HasField("time") else now
+
+
 def _row(prices: rules.PriceList, organization_id: str, entry: agents_events.UsageEntry) -> dict[str, Any]:
     if entry.kind == rules.SANDBOX_SECONDS:
         cost = rules.cost_of_sandbox(prices, max(0, entry.sandbox_milliseconds))
@@ -189,4 +201,5 @@ def _row(prices: rules.PriceList, organization_id: str, entry: agents_events.Usa
         "total_micro_usd": cost.total,
         "listed": cost.listed,
         "price_version": cost.version,
+        "recorded_at": _used_at(entry),
     }

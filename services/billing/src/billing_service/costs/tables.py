@@ -60,4 +60,5 @@ class CostRecord(Base):
     total_micro_usd: Mapped[int] = mapped_column(BigInteger)
     listed: Mapped[bool]
     price_version: Mapped[int]
+    # When it was used; `now()` for the release before, which did not say it.
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -119,12 +119,14 @@ def given(allowance: int | None, plan: Plan) -> int:
     return plan.included_micro_usd if allowance is None else allowance
 
 
-def new_month(available: int, allowance: int, included: int) -> Posting:
-    """The allowance of a new month, after what is left of the last one's is taken back.
+def left(available: int, allowance: int) -> int:
+    """What is left of an allowance and ends with its month; credit beyond it stays, and so does a debt."""
+    return max(0, min(available, allowance))
 
-    Credit beyond the allowance stays, and so does a debt.
-    """
-    return grant(included - max(0, min(available, allowance)))
+
+def is_of_an_earlier_month(moment: datetime, period_ends_at: datetime) -> bool:
+    """Whether `moment` lies before the calendar month at whose end the period ends."""
+    return next_month(moment) < period_ends_at
 
 
 def is_balanced(posting: Posting) -> bool:

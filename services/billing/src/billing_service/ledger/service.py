@@ -138,9 +138,12 @@ class LedgerService:
             for account in accounts
         ]
 
+    async def charged_account(self, tx: Tx, organization_id: str) -> Account:
+        """The account that usage is charged to, made where there is none: locked and in the current month. Joins."""
+        return await self._in_this_month(tx, await self.open_account(tx, organization_id))
+
     async def use_sandboxes(self, tx: Tx, account: Account, milliseconds: int) -> Account:
-        """Counts sandbox time in the current month of a locked account. Joins the transaction."""
-        account = await self._in_this_month(tx, account)
+        """Counts sandbox time in the current month of an account from `charged_account`. Joins the transaction."""
         account = await store.change_account(tx, account, sandbox_ms_used_by=milliseconds)
         events.account_changed(tx, account)
         return account
@@ -172,7 +175,7 @@ class LedgerService:
             return account
         plan = await self._plans.of(tx, account)
         given = rules.given(account.allowance_micro_usd, plan)
-        posting = rules.new_month(account.available_micro_usd, given, plan.included_micro_usd)
+        lapsed = rules.left(account.available_micro_usd, given)
         account = await store.change_account(
             tx,
             account,
@@ -180,7 +183,9 @@ class LedgerService:
             sandbox_ms_used=0,
             period_ends_at=rules.next_month(now),
             allowance_micro_usd=plan.included_micro_usd,
+            lapsed_micro_usd=lapsed,
         )
+        posting = rules.grant(plan.included_micro_usd - lapsed)
         return await store.post(tx, account, posting, "allowance", account.id)
 
     # Reservations
@@ -300,15 +305,22 @@ class LedgerService:
                 events.reservation_unsettled(tx, reservation)
         return len(unchecked)
 
-    async def charge(self, tx: Tx, account: Account, execution_id: str | None, amount: int, reference: str) -> Account:
-        """A cost: counted on the open reservation of its execution, else taken from what this month has available."""
-        account = await self._in_this_month(tx, account)
+    async def charge(
+        self, tx: Tx, account: Account, execution_id: str | None, amount: int, reference: str, used_at: datetime
+    ) -> Account:
+        """A cost, for an account from `charged_account`: counted on the open reservation of its execution, else taken
+        from what is available. What was used in an earlier month takes first what was left of that one's allowance.
+        """
         reservation = await store.find_reservation(tx, execution_id, lock=True) if execution_id else None
         # An expired one may be taken again; what is charged here must not be settled with it a second time.
         if reservation is not None and reservation.state != rules.EXPIRED:
             await store.change_reservation(tx, reservation, spent_micro_usd=reservation.spent_micro_usd + amount)
             if reservation.state in rules.OPEN:
                 return account
+        if rules.is_of_an_earlier_month(used_at, account.period_ends_at):
+            covered = min(amount, account.lapsed_micro_usd)
+            account = await store.change_account(tx, account, lapsed_micro_usd_by=-covered)
+            account = await store.post(tx, account, rules.grant(covered), "allowance", account.id)
         return await store.post(tx, account, rules.spend(amount), "cost", reference)
 
     async def imbalances(self) -> Sequence[str]:

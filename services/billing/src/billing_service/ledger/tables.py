@@ -52,6 +52,8 @@ class Account(Base):
     period_ends_at: Mapped[datetime]
     # What was given this month; null where the account was opened before revision 0006: what the plan includes.
     allowance_micro_usd: Mapped[int | None] = mapped_column(BigInteger)
+    # What was left of the last month's allowance when it ended; usage of that month that is told late takes from it.
+    lapsed_micro_usd: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     available_micro_usd: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     reserved_micro_usd: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     spent_micro_usd: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
