@@ -154,10 +154,22 @@ async def test_a_turn_reported_again_without_an_id_is_the_same_usage(world: Any)
             f"/sandboxes/{name}/events", {"event_type": "agent.completed", "event_data": data}, token
         )
         assert answer.status_code == 200
-    rows = await world.rows("SELECT payload FROM outbox WHERE subject = 'agents.usage.recorded.v1' ORDER BY seq")
-    ids = [entry.usage_id for row in rows for entry in events_pb2.UsageRecorded.FromString(row[0]).entries]
+    ids = await usage_ids(world)
     assert len(ids) == 3
     assert ids[0] == ids[1] != ids[2]
+
+
+async def test_one_id_in_two_sandboxes_is_two_usages(world: Any) -> None:
+    event = {"event_id": str(uuid4()), "event_type": "agent.completed", "event_data": {"input_tokens": 10}}
+    for number in (1, 2):
+        sandbox = (await world.sandbox(f"task-{number}"))["sandbox"]
+        assert (await world.post(f"/sandboxes/{sandbox['id']}/events", event, sandbox["token"])).status_code == 200
+    assert len(set(await usage_ids(world))) == 2
+
+
+async def usage_ids(world: Any) -> list[str]:
+    rows = await world.rows("SELECT payload FROM outbox WHERE subject = 'agents.usage.recorded.v1' ORDER BY seq")
+    return [entry.usage_id for row in rows for entry in events_pb2.UsageRecorded.FromString(row[0]).entries]
 
 
 async def test_bad_events_are_named(world: Any) -> None:

@@ -212,8 +212,8 @@ class ModelUsage:
     """`<digest of the session>:<turns>` where the event names both: told again it is the same usage."""
 
     def usage_id(self, sandbox_id: str, event_id: str) -> str:
-        """What billing counts once; a sandbox is one attempt."""
-        return f"{sandbox_id}:{self.turn}" if self.turn else event_id
+        """What billing counts once, over all organizations; a client's id means something in its own sandbox only."""
+        return f"{sandbox_id}:{self.turn or event_id}"
 
 
 def model_usage(event_type: str, data: str) -> ModelUsage | None:
