@@ -111,6 +111,30 @@ async def test_a_changed_plan_counts_at_once_for_accounts_that_exist(billing: Bi
     assert (await billing.http.get(path, headers=headers)).json()["workflows_limit"] == 6
 
 
+async def test_why_an_execution_may_start_or_not(billing: Billing, operator: Operator) -> None:
+    organization = billing.organization()
+    headers = await billing.user(organization)
+    await billing.reserve("exec-1", organization)
+
+    async def check() -> tuple[bool, str]:
+        url = f"/api/v1/billing/account/{organization}/check-execution"
+        answer = (await billing.http.post(url, headers=headers)).json()
+        return answer["can_execute"], answer["reason"]
+
+    assert await check() == (True, "free_tier")
+    await operator("set-plan", "free", "--workflows-limit", "1")
+    assert await check() == (False, "payment_required")
+    await operator("move", organization, "pro")
+    assert await check() == (True, "subscription_quota")
+    await operator("set-plan", "pro", "--workflows-limit", "1")
+    assert await check() == (False, "quota_exhausted")
+    await operator("move", organization, "enterprise")
+    assert await check() == (True, "enterprise_unlimited")
+    async with billing.running.service.db.uow() as tx:
+        await (await tx.connection()).execute("UPDATE billing_accounts SET status = 'suspended'")
+    assert await check() == (False, "account_suspended")
+
+
 async def month_passes(billing: Billing) -> None:
     async with billing.running.service.db.uow() as tx:
         await (await tx.connection()).execute("UPDATE billing_accounts SET period_ends_at = now()")

@@ -9,9 +9,6 @@ from billing_service.ledger.service import LedgerService, standing_of
 from billing_service.ledger.tables import Account
 from servicekit.auth import Principal
 
-# The contract's codes for why an execution may start or not.
-_REFUSALS = {"account": "account_suspended", "workflows": "payment_required", "credit": "payment_required"}
-
 
 class BillingService:
     """Use cases of `/billing/account`."""
@@ -45,9 +42,15 @@ class BillingService:
 
 
 def _check(account: Account, plan: ledger_rules.Plan) -> CheckExecutionOut:
+    """The contract's codes for why an execution may start or not."""
     stop = ledger_rules.refusal(standing_of(account, plan), 0)
-    if stop is not None:
-        return CheckExecutionOut(can_execute=False, reason=_REFUSALS[stop[0]])
-    if plan.workflows_limit == ledger_rules.UNLIMITED:
-        return CheckExecutionOut(can_execute=True, reason="enterprise_unlimited")
-    return CheckExecutionOut(can_execute=True, reason="free_tier" if account.tier == "free" else "subscription_quota")
+    free = account.tier == "free"
+    if stop is not None and stop[0] == "account":
+        reason = "account_suspended"
+    elif stop is not None:
+        reason = "payment_required" if free else "quota_exhausted"
+    elif plan.workflows_limit == ledger_rules.UNLIMITED:
+        reason = "enterprise_unlimited"
+    else:
+        reason = "free_tier" if free else "subscription_quota"
+    return CheckExecutionOut(can_execute=stop is None, reason=reason)
