@@ -65,7 +65,7 @@ def agent_recovered(agent_id: str) -> pb.AgentRecovered:
     return pb.AgentRecovered(agent_id=agent_id)
 
 
-def sandbox_started(sandbox: Sandbox, phase_id: str) -> pb.SandboxStarted:
+def sandbox_started(sandbox: Sandbox) -> pb.SandboxStarted:
     """An attempt has its sandbox."""
     return pb.SandboxStarted(
         sandbox_id=sandbox.id,
@@ -79,7 +79,7 @@ def sandbox_started(sandbox: Sandbox, phase_id: str) -> pb.SandboxStarted:
         engine=sandbox.engine,
         branch=sandbox.branch,
         isolation=sandbox.isolation,
-        phase_id=phase_id,
+        phase_id=sandbox.phase_id,
     )
 
 
@@ -154,6 +154,7 @@ def model_tokens(stream: StreamState, usage_id: str, usage: ModelUsage, moment: 
         project_id=stream.project_id,
         spec_id=stream.spec_id,
         execution_id=stream.execution_id,
+        phase_id=stream.phase_id,
         ticket_id=stream.ticket_id,
         task_id=stream.task_id,
         sandbox_id=stream.sandbox_id,
@@ -176,6 +177,7 @@ def sandbox_time(sandbox: Sandbox, milliseconds: int, ended_at: datetime) -> pb.
         project_id=sandbox.project_id,
         spec_id=sandbox.spec_id,
         execution_id=sandbox.execution_id,
+        phase_id=sandbox.phase_id,
         ticket_id=sandbox.ticket_id,
         task_id=sandbox.task_id,
         sandbox_id=sandbox.id,

@@ -295,7 +295,13 @@ async def test_release_and_usage(world: Any) -> None:
     assert (await world.post(f"/sandboxes/{name}/usage", {"entries": [entry]}, token)).json()["accepted"] == 1
     bad = await world.post(f"/sandboxes/{name}/usage", {"entries": [entry | {"input_tokens": -1}]}, token)
     assert bad.status_code == 422
+    turn = {"event_type": "agent.completed", "event_data": {"session_id": "s", "turns": 1, "input_tokens": 2}}
+    assert (await world.post(f"/sandboxes/{name}/events", turn, token)).status_code == 200
     assert (await world.post(f"/sandboxes/{name}/release", {"reason": "going"}, token)).json()["task_id"] == "task-1"
+    told = await world.rows("SELECT payload FROM outbox WHERE subject = 'agents.usage.recorded.v1'")
+    used = [entry for row in told for entry in events_pb2.UsageRecorded.FromString(row[0]).entries]
+    assert sorted(entry.kind for entry in used) == ["model_tokens", "model_tokens", "sandbox_seconds"]
+    assert {entry.phase_id for entry in used} == {"PHASE_IMPLEMENTATION"}
     assert world.workflow.queue["task-1"].status == "pending"
     assert_problem(await world.post(f"/sandboxes/{name}/release", {}, token), 409, "agents.attempt_superseded")
     late = await world.post(f"/sandboxes/{name}/usage", {"entries": [entry]}, token)

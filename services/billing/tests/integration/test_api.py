@@ -148,6 +148,20 @@ class TestHttp:
             unknown = await billing.http.get(f"{COSTS}/summary?scope_type=spec&scope_id=task-9", headers=headers)
             assert_problem(unknown, 404, "billing.scope_not_found")
 
+    async def test_a_phase_costs_what_was_used_in_it_by_the_caller_s_organizations(self, billing: Billing) -> None:
+        organization = billing.organization()
+        owner = await billing.user(organization)
+        for phase in ("PHASE_TESTING", "PHASE_TESTING", "PHASE_DESIGN", ""):
+            await billing.tell(usage(phase_id=phase), organization)
+        await billing.tell(usage(phase_id="PHASE_TESTING"), billing.organization())
+        url = f"{COSTS}/summary?scope_type=phase"
+        assert_problem(await billing.http.get(url, headers=owner), 400, "billing.scope_id_needed")
+        for phase, records in (("PHASE_TESTING", 2), ("PHASE_DESIGN", 1), ("PHASE_DEPLOYMENT", 0)):
+            found = (await billing.http.get(f"{url}&scope_id={phase}", headers=owner)).json()
+            assert (found["scope_type"], found["scope_id"], found["record_count"]) == ("phase", phase, records)
+        everywhere = (await billing.http.get(f"{url}&scope_id=PHASE_TESTING", headers=await billing.admin())).json()
+        assert everywhere["record_count"] >= 3
+
     async def test_the_whole_platform_is_a_super_admin_s(self, billing: Billing) -> None:
         organizations = [billing.organization(), billing.organization()]
         for organization in organizations:

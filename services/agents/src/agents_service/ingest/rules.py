@@ -76,6 +76,7 @@ class StreamState:
     project_id: str
     spec_id: str
     execution_id: str
+    phase_id: str
     attempt: int
     is_open: bool
     close_reason: str | None

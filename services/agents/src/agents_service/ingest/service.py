@@ -165,6 +165,7 @@ class IngestService:
             project_id=stream.project_id,
             spec_id=stream.spec_id,
             execution_id=stream.execution_id,
+            phase_id=stream.phase_id,
             attempt=stream.attempt,
         )
 

@@ -17,8 +17,8 @@ from servicekit.clock import utc_now
 from servicekit.db import Tx
 
 _LOCK = """
-SELECT sandbox_id, organization_id, agent_id, task_id, ticket_id, project_id, spec_id, execution_id, attempt, is_open,
-       close_reason, last_sequence, greatest_event_id
+SELECT sandbox_id, organization_id, agent_id, task_id, ticket_id, project_id, spec_id, execution_id, phase_id, attempt,
+       is_open, close_reason, last_sequence, greatest_event_id
 FROM sandbox_streams WHERE sandbox_id = ANY($1::text[]) ORDER BY sandbox_id FOR UPDATE
 """
 
@@ -113,6 +113,7 @@ def _state(row: Any) -> StreamState:
         project_id=row["project_id"],
         spec_id=row["spec_id"],
         execution_id=row["execution_id"],
+        phase_id=row["phase_id"],
         attempt=row["attempt"],
         is_open=row["is_open"],
         close_reason=row["close_reason"],

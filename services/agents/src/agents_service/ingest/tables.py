@@ -30,6 +30,7 @@ class SandboxStream(Base):
     project_id: Mapped[str]
     spec_id: Mapped[str]
     execution_id: Mapped[str]
+    phase_id: Mapped[str] = mapped_column(server_default=text("''"))
     attempt: Mapped[int] = mapped_column(Integer)
     is_open: Mapped[bool] = mapped_column(Boolean, server_default=text("true"))
     close_reason: Mapped[str | None]

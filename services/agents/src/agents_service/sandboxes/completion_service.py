@@ -124,6 +124,7 @@ class AttemptService:
                 project_id=sandbox.project_id,
                 spec_id=sandbox.spec_id,
                 execution_id=sandbox.execution_id,
+                phase_id=sandbox.phase_id,
                 ticket_id=sandbox.ticket_id,
                 task_id=sandbox.task_id,
                 sandbox_id=sandbox_id,

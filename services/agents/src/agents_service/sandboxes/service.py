@@ -79,6 +79,7 @@ class SandboxService:
             ticket_id=new.ticket_id,
             spec_id=new.spec_id,
             execution_id=new.execution_id,
+            phase_id=new.phase_id,
             agent_id=new.agent_id,
             attempt=new.attempt,
             engine=new.engine,
@@ -97,6 +98,7 @@ class SandboxService:
                 project_id=new.project_id,
                 spec_id=new.spec_id,
                 execution_id=new.execution_id,
+                phase_id=new.phase_id,
                 attempt=new.attempt,
                 is_open=True,
                 close_reason=None,
@@ -105,7 +107,7 @@ class SandboxService:
             ),
         )
         tx.emit(
-            events.sandbox_started(sandbox, new.phase_id),
+            events.sandbox_started(sandbox),
             aggregate_id=sandbox.id,
             version=sandbox.version,
             organization_id=sandbox.organization_id,

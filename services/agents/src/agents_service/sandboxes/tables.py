@@ -30,6 +30,7 @@ class Sandbox(Base):
     ticket_id: Mapped[str]
     spec_id: Mapped[str]
     execution_id: Mapped[str]
+    phase_id: Mapped[str] = mapped_column(server_default=text("''"))
     agent_id: Mapped[str]
     attempt: Mapped[int] = mapped_column(Integer)
     state: Mapped[str]

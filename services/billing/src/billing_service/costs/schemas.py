@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from billing_service.costs import rules
 from billing_service.costs.tables import CostRecord
 
-Scope = Literal["global", "ticket", "agent", "task", "execution", "project", "spec"]
+Scope = Literal["global", "ticket", "agent", "phase", "task", "execution", "project", "spec"]
 
 
 class Forecast(BaseModel):

@@ -21,6 +21,9 @@ from servicekit.errors import invalid
 from servicekit.events import Permanent, Resources
 from servicekit.ids import new_id
 
+UNOWNED = ("global", "phase")
+"""Scopes that are nobody's: every organization has the same phases."""
+
 
 class CostService:
     """Use cases of costs."""
@@ -93,7 +96,7 @@ class CostService:
             raise SCOPE_ID_NEEDED()
         async with self._db.reader() as tx:
             rows = await store.breakdown(tx, _visible(principal), scope, scope_id)
-        if scope_id and scope != "global" and not rows:
+        if scope_id and scope not in UNOWNED and not rows:
             # Nothing was spent on it, or it is not the caller's.
             organization = await self._resources.organization_of(scope, scope_id, SCOPE_NOT_FOUND)
             principal.require("billing:read", organization, SCOPE_NOT_FOUND)
@@ -186,6 +189,7 @@ def _row(prices: rules.PriceList, organization_id: str, entry: agents_events.Usa
         "project_id": entry.project_id or None,
         "spec_id": entry.spec_id or None,
         "execution_id": entry.execution_id or None,
+        "phase_id": entry.phase_id or None,
         "ticket_id": entry.ticket_id or None,
         "task_id": entry.task_id or None,
         "sandbox_id": entry.sandbox_id or None,

@@ -19,6 +19,7 @@ _SCOPES = {
     "agent": CostRecord.agent_id,
     "ticket": CostRecord.ticket_id,
     "execution": CostRecord.execution_id,
+    "phase": CostRecord.phase_id,
     "project": CostRecord.project_id,
     "spec": CostRecord.spec_id,
     "billing_account": CostRecord.organization_id,

@@ -37,6 +37,7 @@ class CostRecord(Base):
         Index("ix_cost_records_agent", "agent_id", "recorded_at"),
         Index("ix_cost_records_ticket", "ticket_id"),
         Index("ix_cost_records_execution", "execution_id"),
+        Index("ix_cost_records_phase", "organization_id", "phase_id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -45,6 +46,7 @@ class CostRecord(Base):
     project_id: Mapped[str | None]
     spec_id: Mapped[str | None]
     execution_id: Mapped[str | None]
+    phase_id: Mapped[str | None]
     ticket_id: Mapped[str | None]
     task_id: Mapped[str | None]
     sandbox_id: Mapped[str | None]
