@@ -17,6 +17,7 @@ from typing import cast
 from servicekit.auth.access import AccessTable, AccessTableMismatch
 from servicekit.db.event_options import EventType, event_type
 from servicekit.describe import describe as build_described
+from servicekit.events.bus import Bus
 from servicekit.events.registry import SERVICES, events_of
 from servicekit.events.worker import consumers_of
 from servicekit.host import Service
@@ -29,6 +30,12 @@ class Listener:
     service: str
     consumer: str
     subjects: tuple[str, ...]
+    used: tuple[str, ...] | None = None
+    """What it makes more of than a record of its passing; None for all that it hears."""
+
+    def uses(self, subject: str) -> bool:
+        """Whether it hears `subject` and the event means something to it."""
+        return self.hears(subject) and (self.used is None or subject in self.used)
 
     def hears(self, subject: str) -> bool:
         """Whether one of the filter subjects (`workflow.task.ready.v1`, `workflow.>`) takes `subject`."""
@@ -54,11 +61,26 @@ def describe(names: Iterable[str] = SERVICES) -> tuple[dict[str, Service], list[
 
 
 def listeners(services: Iterable[Service]) -> list[Listener]:
+    """The durable consumers; of one that hears a whole stream only what it says it uses counts."""
     return [
-        Listener(service.name, group.name, tuple(source.subjects))
+        Listener(
+            service.name,
+            group.name,
+            tuple(source.subjects),
+            None if source.fallback is None else tuple(sorted({*source.handlers, *source.used})),
+        )
         for service in services
         for group in consumers_of(service)
         for source in group.sources.values()
+    ]
+
+
+def followers(services: Iterable[Service]) -> list[Listener]:
+    """Who follows which events live, without a durable."""
+    return [
+        Listener(service.name, "live", tuple(cast("Bus", service.bus).live_subjects))
+        for service in services
+        if service.bus is not None
     ]
 
 
@@ -71,12 +93,11 @@ def event_findings(events: Iterable[EventType], heard_by: Sequence[Listener]) ->
     known = set()
     for event in events:
         known.add(event.subject)
-        heard = [listener for listener in heard_by if listener.hears(event.subject)]
+        heard = [listener for listener in heard_by if listener.uses(event.subject)]
         if not heard and not event.audit_only:
             yield f"{event.subject}: nothing consumes it; add a consumer, or audit_only with the reason in proto/"
-        own = [listener for listener in heard if event.subject in listener.subjects]
-        if own and event.audit_only:
-            yield f"{event.subject}: audit_only says {event.audit_only!r}, but {own[0].service} consumes it"
+        if heard and event.audit_only:
+            yield f"{event.subject}: audit_only says {event.audit_only!r}, but {heard[0].service} consumes it"
         if not SUBJECT.fullmatch(event.subject):
             yield f"{event.subject}: a subject is <service>.<aggregate>.<past_tense>.v<N>"
     for listener in heard_by:
@@ -87,7 +108,7 @@ def event_findings(events: Iterable[EventType], heard_by: Sequence[Listener]) ->
 
 def event_map(events: Iterable[EventType], heard_by: Sequence[Listener]) -> Iterator[str]:
     for event in events:
-        heard = sorted({f"{one.service}/{one.consumer}" for one in heard_by if one.hears(event.subject)})
+        heard = sorted({f"{one.service}/{one.consumer}" for one in heard_by if one.uses(event.subject)})
         reason = [f"audit only: {event.audit_only}"] if event.audit_only else []
         yield f"{event.subject:<48} → {', '.join([*heard, *reason])}"
 
@@ -121,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     services, findings = describe()
     if options.what == "events":
-        heard_by = listeners(services.values())
+        heard_by = [*listeners(services.values()), *followers(services.values())]
         if options.show:
             print("\n".join(event_map(event_types(), heard_by)))
         findings += event_findings(event_types(), heard_by)

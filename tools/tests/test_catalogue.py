@@ -19,7 +19,8 @@ from tools.catalogue import Listener
 
 CREATED = EventType("shop.order.created.v1", "order", True, "")
 LISTENER = Listener("billing", "orders", ("shop.order.created.v1",))
-ALL = Listener("monitoring", "all", ("shop.>",))
+ALL = Listener("monitoring", "all", ("shop.>",), ("shop.order.created.v1",))
+RECORDER = Listener("monitoring", "log", ("shop.>",), ())
 
 
 def findings(*events: EventType, heard_by: tuple[Listener, ...] = ()) -> list[str]:
@@ -30,12 +31,31 @@ def test_heard_event_passes() -> None:
     assert findings(CREATED, heard_by=(LISTENER,)) == []
     assert findings(CREATED, heard_by=(ALL,)) == []
     assert findings(replace(CREATED, audit_only="kept for auditors")) == []
-    assert findings(replace(CREATED, audit_only="only monitoring records it"), heard_by=(ALL,)) == []
+    assert findings(replace(CREATED, audit_only="only monitoring records it"), heard_by=(RECORDER,)) == []
 
 
 def test_unheard_event_is_found() -> None:
     assert "shop.order.created.v1: nothing consumes it" in findings(CREATED)[0]
     assert findings(CREATED, heard_by=(Listener("billing", "goods", ("shop.goods.>",)),)) != []
+    # Whoever records everything makes nothing of it.
+    assert "shop.order.created.v1: nothing consumes it" in findings(CREATED, heard_by=(RECORDER,))[0]
+
+
+def test_a_planted_event_that_only_the_log_hears_fails_the_check(monkeypatch, capsys) -> None:
+    assert catalogue.main(["events"]) == 0
+    planted = EventType("identity.user.sneezed.v1", "user", False, "")
+    monkeypatch.setattr(catalogue, "event_types", lambda known=tuple(catalogue.event_types()): [*known, planted])
+    assert catalogue.main(["events"]) == 1
+    assert "identity.user.sneezed.v1: nothing consumes it" in capsys.readouterr().err
+
+
+def test_without_its_live_follower_an_event_is_unheard() -> None:
+    services, _ = catalogue.describe()
+    ready = [event for event in catalogue.event_types() if event.subject == "workflow.tasks.ready.v1"]
+    durable = catalogue.listeners(services.values())
+    assert "nothing consumes it" in next(catalogue.event_findings(ready, durable))
+    found = catalogue.event_findings(ready, [*durable, *catalogue.followers(services.values())])
+    assert [line for line in found if line.startswith("workflow.tasks.ready.v1")] == []
 
 
 def test_outdated_reason_is_found() -> None:

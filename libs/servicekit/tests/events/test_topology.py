@@ -104,13 +104,18 @@ async def test_a_durable_keeps_its_place_when_its_filter_grows(kit: Any) -> None
     assert seen == ["u-1", "o-1"]
 
 
-async def test_the_map_names_who_consumes_what(kit: Any) -> None:
+async def test_the_map_names_who_makes_something_of_what(kit: Any) -> None:
     billing = await kit.party("billing")
-    billing.groups = [group_of("accounts", UserRegistered)]
+    log = Consumers("log")
+    log.on_any("identity", lambda _tx, _event: asyncio.sleep(0), uses=["identity.organization.created.v1"])
+    billing.groups = [group_of("accounts", UserRegistered), log]
+    billing.bus.subscribe_live("workflow.tasks.ready.v1", lambda _event: None)
     found = event_map([billing.service])
-    assert found["identity.user.registered.v1"] == ("", ["billing.accounts"])
+    assert found["identity.user.registered.v1"][1] == ["billing.accounts"]
     assert found["identity.membership.changed.v1"][1] == ["billing.access"]
     assert found["identity.user.updated.v1"][1] == []
+    assert found["identity.organization.created.v1"][1] == ["billing.log"]
+    assert found["workflow.tasks.ready.v1"][1] == ["billing (live)"]
 
 
 def test_declarations_that_contradict_each_other_are_refused() -> None:

@@ -70,6 +70,11 @@ class Bus:
         return self._client.jetstream(timeout=REQUEST_TIMEOUT_S)
 
     @property
+    def live_subjects(self) -> list[str]:
+        """What this process follows live."""
+        return [subject for subject, _ in self._live]
+
+    @property
     def is_connected(self) -> bool:
         """Whether NATS can be talked to now."""
         return self._client.is_connected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -27,6 +27,12 @@ class Source:
     service: str
     handlers: dict[str, BatchHandler] = field(default_factory=dict)
     fallback: BatchHandler | None = None
+    used: frozenset[str] = frozenset()
+    """The subjects of which `fallback` makes more than a record."""
+
+    def uses(self, subject: str) -> bool:
+        """Whether an event means something here: one that is only recorded with all others is heard by nobody."""
+        return subject in self.handlers or subject in self.used
 
     @property
     def stream(self) -> str:
@@ -71,19 +77,24 @@ class Consumers:
 
         return add
 
-    def on_any(self, service: str, handler: Handler) -> None:
-        """Register a handler for every event of a service that has no handler of its own here."""
-        self.on_any_batch(service, OneByOne(handler))
+    def on_any(self, service: str, handler: Handler, *, uses: Collection[str] = ()) -> None:
+        """Register a handler for every event of a service that has no handler of its own here.
 
-    def on_any_batch(self, service: str, handler: BatchHandler) -> None:
+        `uses`: the subjects of which it makes more than a record of their passing.
+        """
+        self.on_any_batch(service, OneByOne(handler), uses=uses)
+
+    def on_any_batch(self, service: str, handler: BatchHandler, *, uses: Collection[str] = ()) -> None:
         """Register a handler for every event of a service; it is called with neighbouring events together.
 
-        It may also be called with a single one, when a batch is repeated because of another event's error.
+        It may also be called with a single one, when a batch is repeated because of another event's error. `uses`: the
+        subjects of which it makes more than a record of their passing.
         """
         source = self.sources.setdefault(service, Source(service))
         if source.fallback is not None:
             raise ValueError(f"{self.name} has a handler for all of {service} already")
         source.fallback = handler
+        source.used = frozenset(subject for subject in uses if subject.startswith(f"{service}."))
 
     def durable(self, owner: str, source: Source) -> str:
         """Return the name of the durable with which service `owner` reads a source."""

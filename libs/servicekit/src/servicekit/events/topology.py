@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 from nats.aio.client import Client
@@ -28,6 +28,7 @@ from servicekit.events.worker import consumers_of
 from servicekit.settings import STREAM_DAYS
 
 if TYPE_CHECKING:
+    from servicekit.events.bus import Bus
     from servicekit.host import Service
 
 FILE = Path("deploy/nats/topology.yaml")
@@ -193,20 +194,24 @@ def _consumer_config(name: str, durable: Durable) -> ConsumerConfig:
     )
 
 
-def event_map(services: Iterable[Service]) -> dict[str, tuple[str, list[str]]]:
-    """Return subject → (reason of `audit_only` or "", the groups that consume it)."""
+def event_map(services: Sequence[Service]) -> dict[str, tuple[str, list[str]]]:
+    """Return subject → (reason of `audit_only` or "", the groups that make something of it)."""
     sources = [
         (f"{service.name}.{group.name}", source)
         for service in services
         for group in consumers_of(service)
         for source in group.sources.values()
     ]
+    live = [
+        (f"{service.name} (live)", cast("Bus", service.bus).live_subjects)
+        for service in services
+        if service.bus is not None
+    ]
     found: dict[str, tuple[str, list[str]]] = {}
     for owner in SERVICES:
         for subject, message_class in sorted(events_of(owner).items()):
-            readers = [
-                name for name, source in sources if source.service == owner and source.handler_of(subject) is not None
-            ]
+            readers = [name for name, source in sources if source.uses(subject)]
+            readers += [name for name, followed in live if subject in followed]
             found[subject] = (event_type(message_class).audit_only, readers)
     return found
 

@@ -10,7 +10,7 @@ from monitoring_service.event_streams.payload_rules import encoded
 READABLE = frozenset(
     {
         *("org:read", "project:read", "document:read", "ticket:read", "task:read", "agent:read"),
-        *("billing:read", "monitor:read"),
+        *("billing:read", "monitor:read", "org:members:read"),
     }
 )
 """The permissions that decide which frames a principal sees."""

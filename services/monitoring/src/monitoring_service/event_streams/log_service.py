@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from monitoring_service.event_streams import store
-from monitoring_service.event_streams.mapping_rules import frames_of
+from monitoring_service.event_streams.mapping_rules import KINDS, PACKED, frames_of
 from monitoring_service.event_streams.store import Entry, LogPage
 from monitoring_service.settings import Settings
 from servicekit.clock import utc_now
@@ -19,6 +19,8 @@ from servicekit.db import Database, Tx
 from servicekit.events import Event
 from servicekit.events.registry import message_class_of
 
+TOLD = frozenset({*KINDS, *PACKED})
+"""The events that become frames; of the others the log is a record."""
 DAYS_AHEAD = 3
 PAGE_EVENTS = 200
 TAIL_WINDOW = 20_000

@@ -93,6 +93,10 @@ def _organization(name: str) -> Kind:
     return Kind(name, "organization", lambda b: b.organization_id, "org:read")
 
 
+def _invitation(name: str) -> Kind:
+    return Kind(name, "invitation", lambda b: b.invitation_id, "org:members:read")
+
+
 def _anomaly(name: str) -> Kind:
     return Kind(name, "anomaly", lambda b: b.anomaly_id, "monitor:read")
 
@@ -121,6 +125,9 @@ _APPROVALS = {
 KINDS: dict[str, tuple[Kind, ...]] = {
     "identity.organization.created.v1": (_organization("organization.created"),),
     "identity.organization.updated.v1": (_organization("organization.updated"),),
+    "identity.invitation.sent.v1": (_invitation("organization.invitation_sent"),),
+    "identity.invitation.accepted.v1": (_invitation("organization.invitation_accepted"),),
+    "identity.invitation.closed.v1": (_invitation("organization.invitation_closed"),),
     "workflow.project.created.v1": (_project("PROJECT_CREATED"),),
     "workflow.project.updated.v1": (_project("PROJECT_UPDATED"),),
     "workflow.project.archived.v1": (_project("PROJECT_ARCHIVED"),),
@@ -244,9 +251,6 @@ SILENT: dict[str, str] = {
     "identity.user.updated.v1": "belongs to no organization",
     "identity.user.deleted.v1": "belongs to no organization",
     "identity.session.replayed.v1": "belongs to no organization",
-    "identity.invitation.sent.v1": "listed for those who may read members",
-    "identity.invitation.accepted.v1": "listed for those who may read members",
-    "identity.invitation.closed.v1": "listed for those who may read members",
     "identity.membership.changed.v1": "permissions are nobody's news",
     "identity.principal.revoked.v1": "belongs to no organization",
     "identity.signing_key.rotated.v1": "belongs to no organization",

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from omoios.options.v1 import options_pb2 as omoios_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&omoios/identity/events/v1/events.proto\x12\x19omoios.identity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fomoios/options/v1/options.proto\"l\n\x0eUserRegistered\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x11\n\tfull_name\x18\x03 \x01(\t:\'\xea\xe0\x18#\n\x1bidentity.user.registered.v1\x12\x04user\"y\n\x0bUserUpdated\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x11\n\tfull_name\x18\x03 \x01(\t\x12\x11\n\tis_active\x18\x04 \x01(\x08:$\xea\xe0\x18 \n\x18identity.user.updated.v1\x12\x04user\"D\n\x0bUserDeleted\x12\x0f\n\x07user_id\x18\x01 \x01(\t:$\xea\xe0\x18 \n\x18identity.user.deleted.v1\x12\x04user\"\xab\x02\n\x13OrganizationCreated\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\x12\x15\n\rbilling_email\x18\x05 \x01(\t\x12\"\n\x15max_concurrent_agents\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12$\n\x17max_agent_runtime_hours\x18\x07 \x01(\x01H\x01\x88\x01\x01:6\xea\xe0\x18\x32\n identity.organization.created.v1\x12\x0corganization\x18\x01\x42\x18\n\x16_max_concurrent_agentsB\x1a\n\x18_max_agent_runtime_hours\"\xbc\x02\n\x13OrganizationUpdated\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\x12\x15\n\rbilling_email\x18\x05 \x01(\t\x12\x11\n\tis_active\x18\x06 \x01(\x08\x12\"\n\x15max_concurrent_agents\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12$\n\x17max_agent_runtime_hours\x18\x08 \x01(\x01H\x01\x88\x01\x01:4\xea\xe0\x18\x30\n identity.organization.updated.v1\x12\x0corganizationB\x18\n\x16_max_concurrent_agentsB\x1a\n\x18_max_agent_runtime_hours\"\xb3\x01\n\x11MembershipChanged\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x13\n\x0bpermissions\x18\x04 \x03(\t\x12\x0e\n\x06\x61\x63tive\x18\x05 \x01(\x08\x12\x0f\n\x07version\x18\x06 \x01(\x03:0\xea\xe0\x18,\n\x1eidentity.membership.changed.v1\x12\nmembership\"\xb0\x01\n\x10PrincipalRevoked\x12\x16\n\x0eprincipal_type\x18\x01 \x01(\t\x12\x14\n\x0cprincipal_id\x18\x02 \x01(\t\x12.\n\nnot_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t:.\xea\xe0\x18*\n\x1didentity.principal.revoked.v1\x12\tprincipal\"\xc2\x01\n\x11SigningKeyRotated\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x17\n\x0fprevious_key_id\x18\x02 \x01(\t:\x83\x01\xea\xe0\x18\x7f\n\x1fidentity.signing_key.rotated.v1\x12\x0bsigning_key\"Overifiers learn keys from the JWKS document; the event is the operators\' record\"\xe1\x01\n\x0fSessionReplayed\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x03:\x94\x01\xea\xe0\x18\x8f\x01\n\x1cidentity.session.replayed.v1\x12\x07session\"fthe session ends everywhere by PrincipalRevoked and its owner gets a mail; this is the security record\"\xf2\x01\n\x0eInvitationSent\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x12\n\nsent_count\x18\x03 \x01(\x05\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:w\xea\xe0\x18s\n\x1bidentity.invitation.sent.v1\x12\ninvitation\"Hits mail leaves with the same transaction; the event is the record of it\"\xda\x01\n\x12InvitationAccepted\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t:\x8d\x01\xea\xe0\x18\x88\x01\n\x1fidentity.invitation.accepted.v1\x12\ninvitation\"Yservices learn of the member by MembershipChanged; the event is the record of how he came\"\xc4\x01\n\x10InvitationClosed\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t:\x89\x01\xea\xe0\x18\x84\x01\n\x1didentity.invitation.closed.v1\x12\ninvitation\"Wnobody outside identity knows of open invitations; the event is the record of their endb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&omoios/identity/events/v1/events.proto\x12\x19omoios.identity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fomoios/options/v1/options.proto\"\xdf\x01\n\x0eUserRegistered\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x11\n\tfull_name\x18\x03 \x01(\t:\x99\x01\xea\xe0\x18\x94\x01\n\x1bidentity.user.registered.v1\x12\x04user\"oservices know users by their memberships, and identity\'s audit trail keeps it; for operators who follow it live\"y\n\x0bUserUpdated\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x11\n\tfull_name\x18\x03 \x01(\t\x12\x11\n\tis_active\x18\x04 \x01(\x08:$\xea\xe0\x18 \n\x18identity.user.updated.v1\x12\x04user\"D\n\x0bUserDeleted\x12\x0f\n\x07user_id\x18\x01 \x01(\t:$\xea\xe0\x18 \n\x18identity.user.deleted.v1\x12\x04user\"\xab\x02\n\x13OrganizationCreated\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\x12\x15\n\rbilling_email\x18\x05 \x01(\t\x12\"\n\x15max_concurrent_agents\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12$\n\x17max_agent_runtime_hours\x18\x07 \x01(\x01H\x01\x88\x01\x01:6\xea\xe0\x18\x32\n identity.organization.created.v1\x12\x0corganization\x18\x01\x42\x18\n\x16_max_concurrent_agentsB\x1a\n\x18_max_agent_runtime_hours\"\xbc\x02\n\x13OrganizationUpdated\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\x12\x15\n\rbilling_email\x18\x05 \x01(\t\x12\x11\n\tis_active\x18\x06 \x01(\x08\x12\"\n\x15max_concurrent_agents\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12$\n\x17max_agent_runtime_hours\x18\x08 \x01(\x01H\x01\x88\x01\x01:4\xea\xe0\x18\x30\n identity.organization.updated.v1\x12\x0corganizationB\x18\n\x16_max_concurrent_agentsB\x1a\n\x18_max_agent_runtime_hours\"\xb3\x01\n\x11MembershipChanged\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x13\n\x0bpermissions\x18\x04 \x03(\t\x12\x0e\n\x06\x61\x63tive\x18\x05 \x01(\x08\x12\x0f\n\x07version\x18\x06 \x01(\x03:0\xea\xe0\x18,\n\x1eidentity.membership.changed.v1\x12\nmembership\"\xb0\x01\n\x10PrincipalRevoked\x12\x16\n\x0eprincipal_type\x18\x01 \x01(\t\x12\x14\n\x0cprincipal_id\x18\x02 \x01(\t\x12.\n\nnot_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t:.\xea\xe0\x18*\n\x1didentity.principal.revoked.v1\x12\tprincipal\"\xf1\x01\n\x11SigningKeyRotated\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x17\n\x0fprevious_key_id\x18\x02 \x01(\t:\xb2\x01\xea\xe0\x18\xad\x01\n\x1fidentity.signing_key.rotated.v1\x12\x0bsigning_key\"}verifiers learn keys from the JWKS document, the rotation is kept in identity\'s audit trail; for operators who follow it live\"\xf7\x01\n\x0fSessionReplayed\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x03:\xaa\x01\xea\xe0\x18\xa5\x01\n\x1cidentity.session.replayed.v1\x12\x07session\"|PrincipalRevoked ends the session, a mail warns its owner, identity\'s audit trail keeps it; for operators who follow it live\"\xa8\x01\n\x0eInvitationSent\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x12\n\nsent_count\x18\x03 \x01(\x05\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:-\xea\xe0\x18)\n\x1bidentity.invitation.sent.v1\x12\ninvitation\"}\n\x12InvitationAccepted\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t:1\xea\xe0\x18-\n\x1fidentity.invitation.accepted.v1\x12\ninvitation\"i\n\x10InvitationClosed\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t:/\xea\xe0\x18+\n\x1didentity.invitation.closed.v1\x12\ninvitationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'omoios.identity.events.v1.e
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_USERREGISTERED']._loaded_options = None
-  _globals['_USERREGISTERED']._serialized_options = b'\352\340\030#\n\033identity.user.registered.v1\022\004user'
+  _globals['_USERREGISTERED']._serialized_options = b'\352\340\030\224\001\n\033identity.user.registered.v1\022\004user\"oservices know users by their memberships, and identity\'s audit trail keeps it; for operators who follow it live'
   _globals['_USERUPDATED']._loaded_options = None
   _globals['_USERUPDATED']._serialized_options = b'\352\340\030 \n\030identity.user.updated.v1\022\004user'
   _globals['_USERDELETED']._loaded_options = None
@@ -48,37 +48,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRINCIPALREVOKED']._loaded_options = None
   _globals['_PRINCIPALREVOKED']._serialized_options = b'\352\340\030*\n\035identity.principal.revoked.v1\022\tprincipal'
   _globals['_SIGNINGKEYROTATED']._loaded_options = None
-  _globals['_SIGNINGKEYROTATED']._serialized_options = b'\352\340\030\177\n\037identity.signing_key.rotated.v1\022\013signing_key\"Overifiers learn keys from the JWKS document; the event is the operators\' record'
+  _globals['_SIGNINGKEYROTATED']._serialized_options = b'\352\340\030\255\001\n\037identity.signing_key.rotated.v1\022\013signing_key\"}verifiers learn keys from the JWKS document, the rotation is kept in identity\'s audit trail; for operators who follow it live'
   _globals['_SESSIONREPLAYED']._loaded_options = None
-  _globals['_SESSIONREPLAYED']._serialized_options = b'\352\340\030\217\001\n\034identity.session.replayed.v1\022\007session\"fthe session ends everywhere by PrincipalRevoked and its owner gets a mail; this is the security record'
+  _globals['_SESSIONREPLAYED']._serialized_options = b'\352\340\030\245\001\n\034identity.session.replayed.v1\022\007session\"|PrincipalRevoked ends the session, a mail warns its owner, identity\'s audit trail keeps it; for operators who follow it live'
   _globals['_INVITATIONSENT']._loaded_options = None
-  _globals['_INVITATIONSENT']._serialized_options = b'\352\340\030s\n\033identity.invitation.sent.v1\022\ninvitation\"Hits mail leaves with the same transaction; the event is the record of it'
+  _globals['_INVITATIONSENT']._serialized_options = b'\352\340\030)\n\033identity.invitation.sent.v1\022\ninvitation'
   _globals['_INVITATIONACCEPTED']._loaded_options = None
-  _globals['_INVITATIONACCEPTED']._serialized_options = b'\352\340\030\210\001\n\037identity.invitation.accepted.v1\022\ninvitation\"Yservices learn of the member by MembershipChanged; the event is the record of how he came'
+  _globals['_INVITATIONACCEPTED']._serialized_options = b'\352\340\030-\n\037identity.invitation.accepted.v1\022\ninvitation'
   _globals['_INVITATIONCLOSED']._loaded_options = None
-  _globals['_INVITATIONCLOSED']._serialized_options = b'\352\340\030\204\001\n\035identity.invitation.closed.v1\022\ninvitation\"Wnobody outside identity knows of open invitations; the event is the record of their end'
-  _globals['_USERREGISTERED']._serialized_start=135
-  _globals['_USERREGISTERED']._serialized_end=243
-  _globals['_USERUPDATED']._serialized_start=245
-  _globals['_USERUPDATED']._serialized_end=366
-  _globals['_USERDELETED']._serialized_start=368
-  _globals['_USERDELETED']._serialized_end=436
-  _globals['_ORGANIZATIONCREATED']._serialized_start=439
-  _globals['_ORGANIZATIONCREATED']._serialized_end=738
-  _globals['_ORGANIZATIONUPDATED']._serialized_start=741
-  _globals['_ORGANIZATIONUPDATED']._serialized_end=1057
-  _globals['_MEMBERSHIPCHANGED']._serialized_start=1060
-  _globals['_MEMBERSHIPCHANGED']._serialized_end=1239
-  _globals['_PRINCIPALREVOKED']._serialized_start=1242
-  _globals['_PRINCIPALREVOKED']._serialized_end=1418
-  _globals['_SIGNINGKEYROTATED']._serialized_start=1421
-  _globals['_SIGNINGKEYROTATED']._serialized_end=1615
-  _globals['_SESSIONREPLAYED']._serialized_start=1618
-  _globals['_SESSIONREPLAYED']._serialized_end=1843
-  _globals['_INVITATIONSENT']._serialized_start=1846
-  _globals['_INVITATIONSENT']._serialized_end=2088
-  _globals['_INVITATIONACCEPTED']._serialized_start=2091
-  _globals['_INVITATIONACCEPTED']._serialized_end=2309
-  _globals['_INVITATIONCLOSED']._serialized_start=2312
-  _globals['_INVITATIONCLOSED']._serialized_end=2508
+  _globals['_INVITATIONCLOSED']._serialized_options = b'\352\340\030+\n\035identity.invitation.closed.v1\022\ninvitation'
+  _globals['_USERREGISTERED']._serialized_start=136
+  _globals['_USERREGISTERED']._serialized_end=359
+  _globals['_USERUPDATED']._serialized_start=361
+  _globals['_USERUPDATED']._serialized_end=482
+  _globals['_USERDELETED']._serialized_start=484
+  _globals['_USERDELETED']._serialized_end=552
+  _globals['_ORGANIZATIONCREATED']._serialized_start=555
+  _globals['_ORGANIZATIONCREATED']._serialized_end=854
+  _globals['_ORGANIZATIONUPDATED']._serialized_start=857
+  _globals['_ORGANIZATIONUPDATED']._serialized_end=1173
+  _globals['_MEMBERSHIPCHANGED']._serialized_start=1176
+  _globals['_MEMBERSHIPCHANGED']._serialized_end=1355
+  _globals['_PRINCIPALREVOKED']._serialized_start=1358
+  _globals['_PRINCIPALREVOKED']._serialized_end=1534
+  _globals['_SIGNINGKEYROTATED']._serialized_start=1537
+  _globals['_SIGNINGKEYROTATED']._serialized_end=1778
+  _globals['_SESSIONREPLAYED']._serialized_start=1781
+  _globals['_SESSIONREPLAYED']._serialized_end=2028
+  _globals['_INVITATIONSENT']._serialized_start=2031
+  _globals['_INVITATIONSENT']._serialized_end=2199
+  _globals['_INVITATIONACCEPTED']._serialized_start=2201
+  _globals['_INVITATIONACCEPTED']._serialized_end=2326
+  _globals['_INVITATIONCLOSED']._serialized_start=2328
+  _globals['_INVITATIONCLOSED']._serialized_end=2433
 # @@protoc_insertion_point(module_scope)
