@@ -297,6 +297,58 @@ class TestBranchWorkflow:
         foreign = await vcs.http.post(f"{BRANCHES}/status", json=status, headers=sandbox)
         assert_problem(foreign, 404, "vcs.project_not_found")
 
+    async def test_what_the_queue_merged_of_a_ticket_goes_with_its_branch(self, vcs: Vcs) -> None:
+        """The queue merges attempts into `ticket/<id>`: a branch starts there, and a merge brings both."""
+        project = await vcs.project()
+        ticket, member = await vcs.ticket(project), await vcs.user("member")
+        merge = {"ticket_id": ticket}
+        nothing = (await vcs.http.post(f"{BRANCHES}/merge", json=merge, headers=member)).json()
+        assert nothing["success"] is False
+        queue = f"ticket/{ticket}"
+        head = await vcs.work(project, "task-1", {"one.txt": "one\n"}, base=queue, ticket_id=ticket)
+
+        async def queued(merge_id: str, task_id: str, head: str) -> None:
+            item = pb.MergeItem(
+                task_id=task_id, ticket_id=ticket, branch=f"omoios-tasks/{task_id}/1", head_sha=head, attempt=1
+            )
+            request = pb.StartMergeRequest(
+                merge_id=merge_id, project_id=project, organization_id="org-1", target_branch=queue, items=[item]
+            )
+            await vcs.call("StartMerge", request, "workflow")
+            await vcs.job("run-merges")
+
+        await queued("merge-1", "task-1", head)
+        mirror = vcs.folder / "data" / "mirrors" / f"{project}.git"
+        assert git("show", f"{queue}:one.txt", cwd=mirror) == "one"
+        # A later task of the ticket begins on the merged work.
+        again, _ = await vcs.branch(project, "task-2", base=queue, ticket_id=ticket)
+        assert again.base_sha == git("rev-parse", queue, cwd=mirror)
+        merged = (await vcs.http.post(f"{BRANCHES}/merge", json=merge, headers=member)).json()
+        assert merged["success"] is True, merged
+        assert git("show", f"{merged['merge_sha']}:one.txt", cwd=mirror) == "one"
+        assert git("rev-parse", queue, cwd=mirror) == again.base_sha, "the queue goes on with its branch"
+        body = {"ticket_id": ticket, "ticket_title": "More"}
+        started = (await vcs.http.post(f"{BRANCHES}/start", json=body, headers=member)).json()
+        assert started["sha"] == again.base_sha
+        second = await vcs.work(project, "task-3", {"two.txt": "two\n"}, base=queue, ticket_id=ticket)
+        await queued("merge-2", "task-3", second)
+        _, token = await vcs.branch(project, "task-4", base=queue, ticket_id=ticket)
+
+        def work() -> None:
+            clone = vcs.clone(project, token, started["branch_name"], "by-hand")
+            commit(clone, {"three.txt": "three\n"}, "Three")
+            git("push", "-q", "origin", f"HEAD:{started['branch_name']}", cwd=clone, **with_token(token))
+            refused = git("push", "-q", "origin", f"HEAD:{queue}", cwd=clone, check=False, **with_token(token))
+            assert refused == "", "only the queue moves its branch"
+
+        await asyncio.to_thread(work)
+        stood = git("rev-parse", queue, cwd=mirror)
+        merged = (await vcs.http.post(f"{BRANCHES}/merge", json=merge, headers=member)).json()
+        assert merged["success"] is True, merged
+        for name in ("one", "two", "three"):
+            assert git("show", f"omoios/main:{name}.txt", cwd=mirror) == name
+        assert git("rev-parse", queue, cwd=mirror) == stood
+
     async def test_a_squash_that_was_made_is_not_made_again(self, vcs: Vcs, monkeypatch: pytest.MonkeyPatch) -> None:
         """The process ended between the branch's move and the row: the next call finds the change there."""
         project = await vcs.project()

@@ -216,7 +216,7 @@ def _claimed(task: Claimed) -> pb.ClaimedTask:
         sandbox_id=task.sandbox_id,
         lease_expires_at=_time(task.lease_expires_at),
         timeout_s=task.timeout_seconds or 0,
-        base_branch=task.target_branch or "",
+        base_branch=task.base_branch,
         execution_config_json=json.dumps(_json(task.execution_config) or {}),
         context_json=json.dumps(told, default=str),
         owned_files=task.owned_files,

@@ -55,7 +55,7 @@ class Node:
 
 
 class DependencyMachine(RuleBasedStateMachine):
-    """Six tasks of one organization; every second one has a branch that must be merged."""
+    """Six tasks of one organization; every second one leaves commits that must be merged."""
 
     world: World
 
@@ -65,11 +65,6 @@ class DependencyMachine(RuleBasedStateMachine):
         self.owner, self.stranger = member(self.organization), member(new_id())
         self.order = self.world.do(self.world.tasks(self.organization, TASKS))
         self.merging = self.order[::2]
-        self.world.do(
-            self.world.fetch(
-                "UPDATE tasks SET spec_id = 'spec-1', target_branch = 'main' WHERE id = ANY($1)", self.merging
-            )
-        )
         self.nodes = {task_id: Node() for task_id in self.order}
         self.seen = self.world.do(self.state())
 
@@ -188,7 +183,7 @@ class DependencyMachine(RuleBasedStateMachine):
             node, end = self.nodes[claimed.id], ends[self.order.index(claimed.id)]
             ref = AttemptRef(claimed.id, claimed.attempt, claimed.sandbox_id)
             if end == "complete":
-                self.world.do(claims.complete(ref, {}, "a-branch", "f" * 40))
+                self.world.do(claims.complete(ref, {}, "a-branch", "f" * 40 if claimed.id in self.merging else ""))
                 node.status = "completed"
                 node.merge = "pending" if claimed.id in self.merging else "none"
             elif end == "fail":
@@ -209,16 +204,18 @@ class DependencyMachine(RuleBasedStateMachine):
             refusal = "workflow.task_ended" if node.status in ENDED else None
             done = self.attempt(by_hand.fail(self.owner, task_id, "by hand"), refusal)
         else:
-            refusal = None if node.status in ("failed", "cancelled") else "workflow.task_not_retryable"
+            refusal = None if node.is_lost else "workflow.task_not_retryable"
             done = self.attempt(by_hand.retry(self.owner, task_id), refusal)
-        if done:
+        if done and node.merge == "failed":
+            node.merge = "pending"
+        elif done:
             node.status = {"cancel": "cancelled", "fail": "failed", "retry": "pending"}[action]
         self.check()
 
-    @precondition(lambda self: any(node.status in ("failed", "cancelled") for node in self.nodes.values()))
+    @precondition(lambda self: any(node.is_lost for node in self.nodes.values()))
     @rule(data=st.data())
     def retry_what_is_lost(self, data: st.DataObject) -> None:
-        lost = [place for place, one in enumerate(self.order) if self.nodes[one].status in ("failed", "cancelled")]
+        lost = [place for place, one in enumerate(self.order) if self.nodes[one].is_lost]
         self.decide(place=data.draw(st.sampled_from(lost)), action="retry")
 
     @rule(places=st.sets(PLACES, min_size=2, max_size=3))

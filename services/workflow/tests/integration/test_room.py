@@ -11,7 +11,7 @@ import pytest
 from omoios.billing.events.v1 import events_pb2 as billing
 from omoios.identity.events.v1 import events_pb2 as identity
 from servicekit.errors import AppError, Kind
-from workflow_service.queue import store
+from workflow_service.queue import locks_store
 
 HINT = "workflow.tasks.ready.v1"
 PLAN = "# Many\n## Tasks\n" + "".join(f"### T{number}: t{number}\n- Command: true\n" for number in range(4))
@@ -98,8 +98,8 @@ async def test_a_claim_waits_for_no_change_of_dependencies_and_takes_no_task_tha
     changed = rows[0]["id"]
     async with flow.db.uow() as tx:
         # As a change of dependencies has it until it commits.
-        await store.lock_dependencies(tx, flow.organization)
-        await store.lock(tx, changed)
+        await locks_store.lock_dependencies(tx, flow.organization)
+        await locks_store.lock(tx, changed)
         # Another request: it knows nothing of this transaction.
         claimed = await asyncio.create_task(flow.claim(4), context=Context())
         await (await tx.connection()).execute("UPDATE tasks SET unmet_dependencies = 1 WHERE id = $1", changed)

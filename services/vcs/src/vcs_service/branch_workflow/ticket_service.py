@@ -57,7 +57,9 @@ class TicketBranchService:
         self._tickets = tickets
 
     async def start(self, principal: Principal, body: StartBranch) -> StartedOut:
-        """The branch of a ticket, made from the default branch as it is now; asked for again it is the same.
+        """The branch of a ticket; asked for again it is the same.
+
+        It is made from what the queue of merges brought into `ticket/<id>`, else from the default branch as it is now.
 
         A branch that was merged is open again, and begins anew where it was deleted.
         """
@@ -98,7 +100,9 @@ class TicketBranchService:
         return FinishedOut(success=True, head_sha=head, commits=len(commits))
 
     async def merge(self, principal: Principal, body: MergeBranch) -> MergedOut:
-        """Merges a ticket's branch into a branch of ours (`omoios/<default branch>` unless another is named).
+        """Merges a ticket's work into a branch of ours (`omoios/<default branch>` unless another is named).
+
+        That is what the queue of merges brought into `ticket/<id>`, then the ticket's own branch; either may be absent.
 
         `squash` leaves one commit with one parent, `merge` a merge commit; rebasing is refused. A merged branch is
         deleted unless the caller keeps it or somebody pushed to it meanwhile.
@@ -109,21 +113,35 @@ class TicketBranchService:
         try:
             async with self._db.reader() as tx:
                 branch = await ticket_branches.find(tx, ticket.ticket_id)
-            if branch is None:
-                raise BRANCH_NOT_FOUND()
             repository = await self._mirror.require_ready(ticket.project_id)
             target = body.target_branch or f"{mirror_rules.SPEC_PREFIX}{repository.default_branch}"
-            head = await self._head(ticket, branch)
-            if head is None and branch.merge_sha and await self._holds(ticket, target, branch.merge_sha):
-                return MergedOut(success=True, merge_sha=branch.merge_sha, target_branch=target)
-            if head is None:
+            heads = {}
+            if (queued := await self._queued(ticket, repository)) is not None:
+                heads[mirror_rules.TICKET_PREFIX + ticket.ticket_id] = queued
+            head = await self._head(ticket, branch) if branch is not None else None
+            if branch is not None and head is not None:
+                heads[branch.branch] = head
+            done = branch.merge_sha if branch is not None else None
+            if not heads and done and await self._holds(ticket, target, done):
+                return MergedOut(success=True, merge_sha=done, target_branch=target)
+            if not heads:
                 raise BRANCH_NOT_FOUND()
             await self._branches.base(repository, target)
-            message = rules.merge_message(ticket.ticket_id, ticket.title, branch.branch, body.merge_method)
+            method = body.merge_method
             merged = await self._merging.merge_now(
-                ticket.project_id, target, head, message, squash=body.merge_method == "squash"
+                ticket.project_id,
+                target,
+                [
+                    (one, rules.merge_message(ticket.ticket_id, ticket.title, name, method))
+                    for name, one in heads.items()
+                ],
+                squash=method == "squash",
             )
-            commits = await self._commits.between(ticket.project_id, branch.base_sha, head)
+            commits = (
+                await self._commits.between(ticket.project_id, branch.base_sha, head)
+                if branch is not None and head is not None
+                else []
+            )
         except AppError as error:
             return MergedOut(success=False, error=_said(error))
         if merged.outcome == "conflicted":
@@ -134,11 +152,12 @@ class TicketBranchService:
                 conflicting_files=list(merged.files),
                 error="Both sides changed the same places.",
             )
-        async with self._db.uow() as tx:
-            await ticket_branches.merged(tx, ticket.ticket_id, head, merged.sha)
-            await self._commits.link_ticket_branch(tx, branch, commits, agent_id=principal.id)
-        if body.delete_branch_after:
-            await self._mirrors.delete_ref(ticket.project_id, mirror_rules.head_ref(branch.branch), head)
+        if branch is not None and head is not None:
+            async with self._db.uow() as tx:
+                await ticket_branches.merged(tx, ticket.ticket_id, head, merged.sha)
+                await self._commits.link_ticket_branch(tx, branch, commits, agent_id=principal.id)
+            if body.delete_branch_after:
+                await self._mirrors.delete_ref(ticket.project_id, mirror_rules.head_ref(branch.branch), head)
         return MergedOut(success=True, merge_sha=merged.sha, target_branch=target)
 
     async def status(self, principal: Principal, body: BranchStatus) -> StatusOut:
@@ -175,6 +194,15 @@ class TicketBranchService:
     async def _head(self, ticket: ReplicaTicket, branch: TicketBranch) -> str | None:
         return await self._mirrors.resolve(ticket.project_id, mirror_rules.head_ref(branch.branch))
 
+    async def _queued(self, ticket: ReplicaTicket, repository: Repository) -> str | None:
+        """Where `ticket/<id>` stands, into which the queue merges; None where it holds nothing of its own."""
+        project_id, default = ticket.project_id, repository.default_branch
+        head = await self._mirrors.resolve(project_id, mirror_rules.ticket_ref(ticket.ticket_id))
+        base = await self._mirrors.resolve(project_id, mirror_rules.UPSTREAM + default)
+        if head is None or base is None or await self._mirrors.is_ancestor(project_id, head, base):
+            return None
+        return head
+
     async def _holds(self, ticket: ReplicaTicket, target: str, commit: str) -> bool:
         """Whether a branch of ours exists and contains a commit."""
         stands = await self._mirrors.resolve(ticket.project_id, mirror_rules.head_ref(target))
@@ -184,7 +212,9 @@ class TicketBranchService:
         """The row of a branch whose ref is to be made: new, merged and begun anew, or left so by a crash."""
         repository = await self._mirror.require_ready(ticket.project_id)
         await self._mirror.refresh(repository, timeout_s=REFRESH_TIMEOUT_S)
-        base = await self._mirrors.find_base(ticket.project_id, repository.default_branch, repository.default_branch)
+        base = await self._queued(ticket, repository) or await self._mirrors.find_base(
+            ticket.project_id, repository.default_branch, repository.default_branch
+        )
         if base is None:
             raise REPOSITORY_NOT_FOUND("The repository has no branch to start from.")
         async with self._db.uow() as tx:

@@ -74,10 +74,19 @@ class MergingService:
         return merge_id
 
     async def merge_now(
-        self, project_id: str, target_branch: str, head: str, message: str, *, squash: bool = False
+        self, project_id: str, target_branch: str, heads: Sequence[tuple[str, str]], *, squash: bool = False
     ) -> Merged:
-        """Merges one commit into a branch of ours that exists, while the caller waits."""
-        return await self._merger.merge(project_id, target_branch, head, message, squash=squash)
+        """Merges commits, each with its message, into a branch of ours that exists, while the caller waits.
+
+        Ends at the first that conflicts. Returns what came of the last one that was tried; there is one at least.
+        """
+        merged = None
+        for head, message in heads:
+            merged = await self._merger.merge(project_id, target_branch, head, message, squash=squash)
+            if merged.outcome == "conflicted":
+                break
+        assert merged is not None
+        return merged
 
     async def conflicts(self, project_id: str, ours: str, theirs: str) -> list[str]:
         """The paths on which merging two commits would conflict; nothing is changed."""

@@ -13,7 +13,8 @@ MAX_URL = 2000
 SPEC_PREFIX = "omoios/"
 TASK_PREFIX = "omoios-tasks/"
 # Merges go to branches of ours; the user's own branch names stay the user's.
-TARGET_PREFIXES = (SPEC_PREFIX, "ticket/")
+TICKET_PREFIX = "ticket/"
+TARGET_PREFIXES = (SPEC_PREFIX, TICKET_PREFIX)
 UPSTREAM = "refs/upstream/heads/"
 ZERO_SHA = "0" * 40
 # A push names its refs before the pack; more than this many characters of commands is no push of one branch.
@@ -120,6 +121,11 @@ def target_problem(target: str) -> str | None:
 def is_sha(text: str) -> bool:
     """Whether `text` is a full object id (SHA-1 or SHA-256) in lower case."""
     return _SHA.fullmatch(text) is not None
+
+
+def ticket_ref(ticket_id: str) -> str:
+    """The ref of the branch into which the work of a ticket is merged."""
+    return head_ref(TICKET_PREFIX + ticket_id)
 
 
 def task_branch(task_id: str, attempt: int) -> str:

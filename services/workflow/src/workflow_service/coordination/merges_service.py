@@ -1,4 +1,7 @@
-"""The merge queue of a spec: one merge at a time, its branches in the order of their dependencies."""
+"""The merge queue of a branch: one merge at a time, the branches it takes in the order of their dependencies.
+
+What is merged into is the branch of a spec, or that of a ticket whose tasks belong to no spec.
+"""
 
 from __future__ import annotations
 
@@ -37,21 +40,19 @@ class MergeQueue:
         self._vcs = vcs
         self.queued = db.hint("workflow_merges")
 
-    async def queue(self, tx: Tx, spec_id: str, execution_id: str | None) -> None:
-        """Ask for a merge of all branches of the spec that wait for one, unless a merge of it is open."""
-        waiting = await store.merges_to_do(tx, spec_id)
+    async def queue(self, tx: Tx, project_id: str, target_branch: str) -> None:
+        """Ask for a merge of all branches that wait to be merged into this one, unless a merge into it is open."""
+        waiting = await store.merges_to_do(tx, project_id, target_branch)
         if not waiting:
             return
         by_id = {task.id: task for task in waiting}
         order = dag.topological(list(by_id), await store.edges_among(tx, list(by_id)))[:MAX_ITEMS]
-        first = waiting[0]
-        assert first.target_branch is not None
         merge = Merge(
             id=new_id("merge-"),
-            organization_id=first.organization_id,
-            project_id=first.project_id,
-            spec_id=spec_id,
-            target_branch=first.target_branch,
+            organization_id=waiting[0].organization_id,
+            project_id=project_id,
+            spec_id=next((task.spec_id for task in waiting if task.spec_id), ""),
+            target_branch=target_branch,
             items=[_item(by_id[task_id]) for task_id in order],
         )
         if await store.add_merge(tx, merge):
@@ -201,17 +202,17 @@ class MergeQueue:
             merge.error = error or None
             merge.finished_at = await store.now(tx)
             await tx.session.flush()
-        await self.queue(tx, merge.spec_id, None)
+        await self.queue(tx, merge.project_id, merge.target_branch)
         return changes
 
     async def repair(self) -> int:
         """Queue merges for branches that wait for one while none is open."""
         async with self._db.reader() as tx:
-            waiting = await store.specs_with_merges_to_do(tx, DUE_BATCH)
-        for spec_id, execution_id in waiting:
+            waiting = await store.targets_with_merges_to_do(tx, DUE_BATCH)
+        for project_id, target_branch, together in waiting:
             async with self._db.uow() as tx:
-                await self._tasks.lock_execution(tx, execution_id)
-                await self.queue(tx, spec_id, execution_id)
+                await self._tasks.lock_execution(tx, together)
+                await self.queue(tx, project_id, target_branch)
         return len(waiting)
 
 

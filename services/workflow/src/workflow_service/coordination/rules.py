@@ -65,6 +65,13 @@ def outcome(found: Tally) -> str | None:
     return "failed" if found.failed or found.stuck or found.cancelled else "completed"
 
 
+def tried_again(old_status: str, status: str, merge_state: str) -> bool:
+    """Whether a task that had ended without success goes on: itself, or the merge of its branch."""
+    if status == "pending":
+        return old_status in ("failed", "cancelled")
+    return status == old_status == "completed" and merge_state == "pending"
+
+
 def merge_delay_s(tries: int) -> float:
     """Seconds until a merge that vcs did not take is asked for again: 1 s · 2^n, at most 60 s."""
     return min(2.0 ** min(tries, 10), 60.0)

@@ -16,6 +16,7 @@ from workflow_service.queue import rules as queue_rules
 from workflow_service.queue.merges_service import TaskMerges
 from workflow_service.queue.rules import Hold
 from workflow_service.queue.service import QueueService, TaskChange
+from workflow_service.queue.tables import Task
 
 SWEEP_BATCH = 200
 
@@ -149,6 +150,10 @@ class CoordinationService:
         for execution_id in dict.fromkeys(change.task.execution_id for change in changes):
             if execution_id is not None:
                 await self._go_on(tx, execution_id)
+        for project_id, target_branch in dict.fromkeys(
+            (change.task.project_id, change.task.target_branch) for change in changes if _waits_for_merge(change.task)
+        ):
+            await self._merges.queue(tx, project_id, target_branch or "")
 
     async def _resolution_changed(self, tx: Tx, change: TaskChange) -> None:
         task, status = change.task, change.task.status
@@ -157,14 +162,14 @@ class CoordinationService:
             await self.tasks_changed(tx, await self._tasks.merged(tx, task))
         elif status in (queue_rules.FAILED, queue_rules.CANCELLED):
             await self._tasks.lost(tx, task, "The conflict was not resolved.")
-        elif status == queue_rules.PENDING and change.old_status in (queue_rules.FAILED, queue_rules.CANCELLED):
+        elif rules.tried_again(change.old_status, status, task.merge_state):
             await self._tasks.resolving_again(tx, task)
 
     async def _go_on(self, tx: Tx, execution_id: str) -> None:
         execution = await self._locked(tx, execution_id)
         if execution is None or execution.state not in rules.OPEN:
             return
-        await self._merges.queue(tx, execution.spec_id, execution_id)
+        await self._merges.queue(tx, execution.project_id, execution.target_branch)
         found = rules.tally(await self._tasks.counts(tx, execution_id))
         outcome = rules.outcome(found)
         if outcome is None:
@@ -223,3 +228,13 @@ class CoordinationService:
             found = rules.tally(await self._tasks.counts(tx, execution.id))
         for follower in self._followers:
             await follower.execution_changed(tx, execution, found)
+
+
+def _waits_for_merge(task: Task) -> bool:
+    """Whether the branch of a task that no execution goes on with has been asked of no merge."""
+    return (
+        task.execution_id is None
+        and task.status == queue_rules.COMPLETED
+        and task.merge_state == queue_rules.MERGE_PENDING
+        and task.merge_id is None
+    )

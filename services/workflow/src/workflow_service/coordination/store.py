@@ -57,36 +57,49 @@ async def open_executions(tx: Tx, after: str, limit: int) -> list[str]:
     return list(rows.all())
 
 
-async def merges_to_do(tx: Tx, spec_id: str) -> list[Task]:
-    """Completed tasks of a spec whose branches wait for a merge that has not been asked for, oldest first."""
+async def merges_to_do(tx: Tx, project_id: str, target_branch: str) -> list[Task]:
+    """Completed tasks whose branches wait for a merge into this one that has not been asked for, oldest first.
+
+    Locked. What another transaction changes just now is left out: that one queues it.
+    """
     rows = await tx.session.scalars(
         select(Task)
         .where(
-            Task.spec_id == spec_id, Task.merge_state == "pending", Task.merge_id.is_(None), Task.status == "completed"
+            Task.project_id == project_id,
+            Task.target_branch == target_branch,
+            Task.merge_state == "pending",
+            Task.merge_id.is_(None),
+            Task.status == "completed",
         )
         .order_by(Task.completed_at, Task.id)
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
     )
     return list(rows.all())
 
 
-async def specs_with_merges_to_do(tx: Tx, limit: int) -> list[tuple[str, str | None]]:
-    """(spec, execution) where a branch waits for a merge and none is open: a queueing that was missed."""
+async def targets_with_merges_to_do(tx: Tx, limit: int) -> list[tuple[str, str, str]]:
+    """(project, target branch, what its tasks are locked by) where a branch waits for a merge and none is open."""
     rows = await tx.session.execute(
-        select(Task.spec_id, func.max(Task.execution_id))
+        select(Task.project_id, Task.target_branch, func.max(func.coalesce(Task.execution_id, Task.ticket_id)))
         .where(
-            Task.spec_id.is_not(None),
+            Task.target_branch.is_not(None),
             Task.merge_state == "pending",
             Task.merge_id.is_(None),
             Task.status == "completed",
             ~select(Merge.id)
-            .where(Merge.spec_id == Task.spec_id, Merge.state.in_(("intent", "started")))
+            .where(
+                Merge.project_id == Task.project_id,
+                Merge.target_branch == Task.target_branch,
+                Merge.state.in_(("intent", "started")),
+            )
             .correlate(Task)
             .exists(),
         )
-        .group_by(Task.spec_id)
+        .group_by(Task.project_id, Task.target_branch)
         .limit(limit)
     )
-    return [(str(row[0]), row[1]) for row in rows]
+    return [(row[0], str(row[1]), row[2]) for row in rows]
 
 
 async def edges_among(tx: Tx, ids: Sequence[str]) -> list[tuple[str, str]]:
@@ -100,7 +113,7 @@ async def edges_among(tx: Tx, ids: Sequence[str]) -> list[tuple[str, str]]:
 
 
 async def add_merge(tx: Tx, merge: Merge) -> bool:
-    """Insert an intent; False when the spec has an open merge."""
+    """Insert an intent; False when a merge into the branch is open."""
     values = {
         "id": merge.id,
         "organization_id": merge.organization_id,

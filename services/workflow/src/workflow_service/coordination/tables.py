@@ -1,7 +1,7 @@
 """Executions of specs and their merges.
 
-`uq_executions_open` lets one execution of a spec be open, `uq_merges_open` one merge of a spec at a time. The merge job
-reads `ix_merges_due`.
+`uq_executions_open` lets one execution of a spec be open, `uq_merges_open_target` one merge into a branch at a time.
+The merge job reads `ix_merges_due`.
 """
 
 from __future__ import annotations
@@ -51,12 +51,18 @@ class Execution(Base):
 
 
 class Merge(Base):
-    """One merge that is asked of vcs. `state`: intent, started, finished or failed."""
+    """One merge that is asked of vcs. `state`: intent, started, finished or failed. `spec_id`: empty for a ticket's."""
 
     __tablename__ = "merges"
     __table_args__ = (
         CheckConstraint("state IN ('intent', 'started', 'finished', 'failed')", name="state"),
-        Index("uq_merges_open", "spec_id", unique=True, postgresql_where=text("state IN ('intent', 'started')")),
+        Index(
+            "uq_merges_open_target",
+            "project_id",
+            "target_branch",
+            unique=True,
+            postgresql_where=text("state IN ('intent', 'started')"),
+        ),
         Index("ix_merges_due", "due_at", postgresql_where=text("state IN ('intent', 'started')")),
     )
 

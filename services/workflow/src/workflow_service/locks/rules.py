@@ -18,7 +18,7 @@ class LockClass(IntEnum):
     """
 
     EXECUTION = 7
-    """Changes of several tasks of one execution."""
+    """Changes of several tasks of one execution, or of one ticket where they belong to no spec."""
     TASK_DEPENDENCIES = 8
     """New dependencies between tasks of one organization."""
     TICKET_DEPENDENCIES = 9

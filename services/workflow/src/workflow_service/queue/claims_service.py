@@ -19,7 +19,7 @@ from servicekit.db import Database, Tx
 from servicekit.errors import invalid
 from workflow_service import events, metrics
 from workflow_service.errors import ATTEMPT_SUPERSEDED, TASK_NOT_FOUND
-from workflow_service.queue import claims_store, rules, store
+from workflow_service.queue import claims_store, locks_store, rules, store
 from workflow_service.queue.batches_service import ClaimBatches, ClaimKind, Slot
 from workflow_service.queue.limits_service import LimitService
 from workflow_service.queue.rules import Attempt, Lease
@@ -70,6 +70,11 @@ class Claimed:
     def __init__(self, record: Any) -> None:
         self._record = record
         self.surroundings: Mapping[str, Any] = {}
+
+    @property
+    def base_branch(self) -> str:
+        """The branch that its work begins on and is merged into; tasks of the release before may not name it."""
+        return self.target_branch or rules.ticket_target(self.ticket_id)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -174,7 +179,7 @@ class ClaimService:
 
     async def start_one(self, tx: Tx, ref: AttemptRef) -> AttemptAnswer:
         """As `start`, joining a transaction."""
-        found = await store.lock(tx, ref.task_id)
+        found = await locks_store.lock(tx, ref.task_id)
         if found is None:
             return AttemptAnswer(ref.task_id, ref.attempt, Attempt.LOST)
         task, now = found
@@ -233,7 +238,9 @@ class ClaimService:
         task.result = {**(task.result or {}), **result}
         task.branch = branch or task.branch
         task.head_sha = head_sha or None
-        merges = bool(head_sha) and task.spec_id is not None and task.target_branch is not None
+        # Tasks of the release before may lack the branch of their ticket.
+        task.target_branch = task.target_branch or rules.ticket_target(task.ticket_id)
+        merges = bool(head_sha)
         task.merge_state = rules.MERGE_PENDING if merges else rules.MERGE_NONE
         metrics.task(tx, "completed")
         events.task_completed(
@@ -254,7 +261,7 @@ class ClaimService:
         self, tx: Tx, ref: AttemptRef, error: str, result: dict[str, Any], permanent: bool
     ) -> FailureAnswer:
         """As `fail`, joining a transaction."""
-        found = await store.lock(tx, ref.task_id)
+        found = await locks_store.lock(tx, ref.task_id)
         if found is None:
             raise TASK_NOT_FOUND()
         task, now = found
@@ -311,7 +318,7 @@ class ClaimService:
 
     async def release_one(self, tx: Tx, ref: AttemptRef, start_error: str | None = None) -> Attempt:
         """Give one task back if this attempt still holds it; `start_error` counts as a failed start. Joins."""
-        found = await store.lock(tx, ref.task_id)
+        found = await locks_store.lock(tx, ref.task_id)
         state = Attempt.LOST if found is None else _state(found[0], ref)
         if found is None or state is not Attempt.HELD:
             return state
@@ -345,7 +352,7 @@ class ClaimService:
         await self._queue.tell(tx, [TaskChange(task, old_status)])
 
     async def _held(self, tx: Tx, ref: AttemptRef) -> tuple[Task, datetime]:
-        found = await store.lock(tx, ref.task_id)
+        found = await locks_store.lock(tx, ref.task_id)
         if found is None:
             raise TASK_NOT_FOUND()
         task, now = found
@@ -400,7 +407,7 @@ class ClaimService:
 
     async def _take_back(self, task_id: str) -> None:
         async with self._db.uow() as tx:
-            found = await store.lock(tx, task_id)
+            found = await locks_store.lock(tx, task_id)
             if found is None:
                 return
             task, now = found
@@ -419,7 +426,7 @@ class ClaimService:
     async def time_out(self, task_id: str) -> bool:
         """End an attempt that runs longer than its task allows; False when it does not."""
         async with self._db.uow() as tx:
-            found = await store.lock(tx, task_id)
+            found = await locks_store.lock(tx, task_id)
             if found is None:
                 return False
             task, now = found

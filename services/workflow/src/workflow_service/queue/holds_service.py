@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from servicekit.db import Tx
-from workflow_service.queue import rules, store
+from workflow_service.queue import locks_store, rules, store
+from workflow_service.queue.drafts_service import project_holds
 from workflow_service.queue.rules import Hold
-from workflow_service.queue.service import QueueService, project_holds
+from workflow_service.queue.service import QueueService
 
 OF_PROJECT = Hold.PROJECT_NOT_ACTIVE | Hold.REPOSITORY_NOT_READY | Hold.NOT_AUTONOMOUS
 OF_TICKET = Hold.TICKET_NOT_APPROVED | Hold.TICKET_BLOCKED | Hold.TICKET_WAITS | Hold.SPEC_ARCHIVED
@@ -32,7 +33,7 @@ class TaskHolds:
         if seen is None:
             return False
         projects = await store.share_projects(tx, [seen.project_id])
-        found = await store.lock(tx, task_id)
+        found = await locks_store.lock(tx, task_id)
         if found is None or found[0].status != rules.PENDING:
             return False
         task, now = found

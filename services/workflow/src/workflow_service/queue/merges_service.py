@@ -7,7 +7,7 @@ from datetime import datetime
 
 from servicekit.db import Tx
 from workflow_service import events
-from workflow_service.queue import rules, store
+from workflow_service.queue import locks_store, rules, store
 from workflow_service.queue.rules import Hold
 from workflow_service.queue.service import QueueService, TaskChange, reset
 from workflow_service.queue.tables import Task
@@ -21,12 +21,12 @@ class TaskMerges:
 
     async def lock(self, tx: Tx, task_id: str) -> Task | None:
         """One task with its execution locked."""
-        found = await store.lock(tx, task_id)
+        found = await locks_store.lock(tx, task_id)
         return None if found is None else found[0]
 
     async def lock_execution(self, tx: Tx, execution_id: str | None) -> None:
         """Lets one transaction at a time change several tasks of an execution."""
-        await store.lock_execution(tx, execution_id)
+        await locks_store.lock_execution(tx, execution_id)
 
     async def queued(self, tx: Tx, tasks: Iterable[Task], merge_id: str) -> None:
         """These branches are part of a merge now."""
@@ -98,7 +98,7 @@ class TaskMerges:
     async def _resolved_by(self, tx: Tx, task: Task) -> Task | None:
         if task.resolves_task_id is None:
             return None
-        found = await store.lock_many(tx, [task.resolves_task_id])
+        found = await locks_store.lock_many(tx, [task.resolves_task_id])
         return found[0] if found else None
 
     async def _touch(self, tx: Tx, task: Task) -> None:
@@ -114,8 +114,8 @@ class TaskMerges:
 
         Returns (tasks to do, how many the execution has now). What waits for something lost is held.
         """
-        await store.lock_execution(tx, execution_id)
-        tasks = await store.lock_of_spec(tx, spec_id)
+        await locks_store.lock_execution(tx, execution_id)
+        tasks = await locks_store.lock_of_spec(tx, spec_id)
         now = await store.now(tx)
         to_do = []
         for task in tasks:
@@ -152,7 +152,7 @@ class TaskMerges:
 
     async def cancel_rest(self, tx: Tx, execution_id: str, statuses: Sequence[str], reason: str) -> list[TaskChange]:
         """Cancel the tasks of an execution in these states."""
-        tasks = await store.lock_of_execution(tx, execution_id, statuses)
+        tasks = await locks_store.lock_of_execution(tx, execution_id, statuses)
         return await self._queue.cancel(tx, tasks, await self.now(tx), reason)
 
     async def counts(self, tx: Tx, execution_id: str) -> Mapping[tuple[str, str, bool], int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from servicekit.db import Tx
 from workflow_service import events
-from workflow_service.queue import rules, store
+from workflow_service.queue import locks_store, rules, store
 from workflow_service.queue.service import QueueService
 
 
@@ -19,9 +19,9 @@ class TaskRemoval:
 
         A dependency on one of them ends with it: what waited for it alone may be claimed.
         """
-        tasks = await store.lock_of_ticket(tx, ticket_id)
+        tasks = await locks_store.lock_of_ticket(tx, ticket_id)
         ids = [task.id for task in tasks]
-        waiting = await store.lock_many(tx, await store.waiting_elsewhere(tx, ids, ticket_id)) if ids else []
+        waiting = await locks_store.lock_many(tx, await store.waiting_elsewhere(tx, ids, ticket_id)) if ids else []
         before = await store.dependencies_of(tx, [task.id for task in waiting])
         # No dependent may be told that a dependency was lost which is none any more.
         for task in waiting:

@@ -43,6 +43,9 @@ MERGE_MERGED = "merged"
 MERGE_CONFLICTED = "conflicted"
 MERGE_FAILED = "failed"
 
+TICKET_TARGET = "ticket/"
+"""How the branch begins that holds the merged work of a ticket; its id follows."""
+
 REMEDIATION = "remediation"
 """The type of a task that removes what blocks its ticket."""
 
@@ -248,6 +251,17 @@ def rescore_at(task: Scored, now: datetime, weights: ScoreWeights = WEIGHTS) -> 
         moments.append(task.deadline_at + timedelta(milliseconds=1))
     later = [moment for moment in moments if moment > now]
     return min(later) if later else None
+
+
+def ticket_target(ticket_id: str) -> str:
+    """The branch into which the work of a ticket is merged whose tasks belong to no spec."""
+    return f"{TICKET_TARGET}{ticket_id}"
+
+
+def merge_retryable(status: str, merge_state: str, execution_id: str | None, resolution_task_id: str | None) -> bool:
+    """Whether a branch that could not be merged may be tried again by itself; an execution tries its own again."""
+    failed = status == COMPLETED and merge_state == MERGE_FAILED
+    return failed and execution_id is None and resolution_task_id is None
 
 
 def dependency_met(status: str, merge_state: str) -> bool:

@@ -1,7 +1,7 @@
 """Use cases that change tasks from the outside: making, holding, cancelling, failing, trying again, dependencies.
 
-Lock order, everywhere: an organization's dependencies, the execution, then tasks in the order of their ids, then
-tickets.
+Lock order, everywhere: an organization's dependencies, the execution (for tasks of no spec: the work of their
+ticket), then tasks in the order of their ids, then tickets.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from workflow_service.errors import (
     TASK_NOT_RETRYABLE,
 )
 from workflow_service.projects.tables import Project
-from workflow_service.queue import rules, store
+from workflow_service.queue import drafts_service as drafts_of
+from workflow_service.queue import locks_store, rules, store
 from workflow_service.queue.draft_rules import TaskDraft
 from workflow_service.queue.rules import Hold
 from workflow_service.queue.tables import Task
@@ -98,9 +99,10 @@ class QueueService:
 
     async def lock_ticket(self, tx: Tx, ticket_id: str) -> None:
         """Lock the live tasks of a ticket, before the ticket itself is locked to change what holds them."""
-        for execution_id in await store.executions_of_ticket(tx, ticket_id):
-            await store.lock_execution(tx, execution_id)
-        await store.lock_live_of_ticket(tx, ticket_id)
+        for execution_id in await locks_store.executions_of_ticket(tx, ticket_id):
+            await locks_store.lock_execution(tx, execution_id)
+        await locks_store.lock_execution(tx, ticket_id)
+        await locks_store.lock_live_of_ticket(tx, ticket_id)
 
     # Making
 
@@ -128,7 +130,10 @@ class QueueService:
         wanted = {draft.project_id for draft in drafts}
         projects = await (store.projects_of(tx, wanted) if settled else store.share_projects(tx, wanted))
         known = await self._known_dependencies(tx, drafts)
-        laid = {} if settled else await self.laid_on_tasks(tx, sorted({draft.ticket_id for draft in drafts}))
+        tickets = sorted({draft.ticket_id for draft in drafts})
+        laid = {} if settled else await self.laid_on_tasks(tx, tickets)
+        apart = sorted({draft.ticket_id for draft in drafts if draft.spec_id is None})
+        targets = {} if settled else await store.targets_of(tx, apart)
         dependents: dict[str, int] = {}
         for draft in drafts:
             for before in draft.depends_on:
@@ -139,7 +144,7 @@ class QueueService:
         for place, draft in enumerate(drafts):
             unmet = 0
             holds = draft.holds | laid.get(draft.ticket_id, 0) & ~draft.exempt
-            holds |= project_holds(projects[draft.project_id], draft.spec_id, draft.execution_config)
+            holds |= drafts_of.project_holds(projects[draft.project_id], draft.spec_id, draft.execution_config)
             for before in draft.depends_on:
                 task = known.get(before)
                 met = task is not None and rules.dependency_met(task.status, task.merge_state)
@@ -149,7 +154,9 @@ class QueueService:
                 edges.append({"task_id": draft.id, "depends_on_id": before, "satisfied": met})
             # Rows of one batch keep their order in lists that are sorted by time.
             created_at = now + timedelta(microseconds=place)
-            rows.append(_row(draft, created_at, now, int(holds), unmet, dependents.get(draft.id, 0)))
+            target = draft.target_branch or targets.get(draft.ticket_id) or rules.ticket_target(draft.ticket_id)
+            waiting = dependents.get(draft.id, 0)
+            rows.append(drafts_of.row_of(draft, target, created_at, now, int(holds), unmet, waiting))
         ordered = await store.add_all(tx, rows)
         await store.add_edges(tx, edges)
         for task in ordered:
@@ -161,7 +168,7 @@ class QueueService:
     async def _known_dependencies(self, tx: Tx, drafts: Sequence[TaskDraft]) -> dict[str, Task]:
         own = {draft.id for draft in drafts}
         wanted = {before for draft in drafts for before in draft.depends_on} - own
-        known = {task.id: task for task in await store.lock_many(tx, sorted(wanted))} if wanted else {}
+        known = {task.id: task for task in await locks_store.lock_many(tx, sorted(wanted))} if wanted else {}
         organizations = {draft.organization_id for draft in drafts}
         missing = sorted(
             before for before in wanted if before not in known or known[before].organization_id not in organizations
@@ -180,7 +187,7 @@ class QueueService:
 
     async def edit(self, tx: Tx, task_id: str, changes: Mapping[str, Any]) -> Task:
         """Change what is no state: None and what is the same already is left out."""
-        found = await store.lock(tx, task_id)
+        found = await locks_store.lock(tx, task_id)
         if found is None:
             raise TASK_NOT_FOUND()
         task, now = found
@@ -222,7 +229,7 @@ class QueueService:
 
     async def hold_execution(self, tx: Tx, execution_id: str, hold: Hold, on: bool) -> None:
         """Set or clear one hold on the live tasks of an execution."""
-        await store.lock_execution(tx, execution_id)
+        await locks_store.lock_execution(tx, execution_id)
         await self.announce(tx, await store.set_hold(tx, hold, on, "execution", execution_id))
 
     async def readiness(self, tx: Tx, task: Task, default_cap: int) -> Readiness:
@@ -278,12 +285,12 @@ class QueueService:
     async def cancel_of_ticket(self, tx: Tx, ticket_id: str, reason: str) -> None:
         """Cancel what is left to do of a ticket."""
         await self.lock_ticket(tx, ticket_id)
-        live = await store.lock_live_of_ticket(tx, ticket_id)
+        live = await locks_store.lock_live_of_ticket(tx, ticket_id)
         await self.tell(tx, await self.cancel(tx, live, await store.now(tx), reason))
 
     async def cancel_one(self, tx: Tx, task_id: str, reason: str) -> Task:
         """Cancel one task. Raises 404 when it does not exist or has ended."""
-        found = await store.lock(tx, task_id)
+        found = await locks_store.lock(tx, task_id)
         if found is None:
             raise TASK_NOT_FOUND()
         task, now = found
@@ -294,7 +301,7 @@ class QueueService:
 
     async def fail_one(self, tx: Tx, task_id: str, reason: str, failed_by: str) -> tuple[Task, str]:
         """Fail one task for good; returns it and its state before. Raises 400 when it has ended."""
-        found = await store.lock(tx, task_id)
+        found = await locks_store.lock(tx, task_id)
         if found is None:
             raise TASK_NOT_FOUND()
         task, now = found
@@ -316,11 +323,17 @@ class QueueService:
         await self.hold_dependents(tx, [task.id])
 
     async def retry(self, tx: Tx, task_id: str) -> Task:
-        """Queue a failed or cancelled task again with all its retries. Raises 409 when that cannot be."""
-        found = await store.lock(tx, task_id)
+        """Queue a failed or cancelled task again with all its retries. Raises 409 when that cannot be.
+
+        Of a completed one that no execution begins again, the branch that could not be merged is tried again.
+        """
+        found = await locks_store.lock(tx, task_id)
         if found is None:
             raise TASK_NOT_FOUND()
         task, now = found
+        if rules.merge_retryable(task.status, task.merge_state, task.execution_id, task.resolution_task_id):
+            await self._merge_again(tx, task, now)
+            return task
         if task.status not in (rules.FAILED, rules.CANCELLED):
             raise TASK_NOT_RETRYABLE(status=task.status)
         if task.execution_id is not None and task.holds & Hold.SPEC_NOT_EXECUTING:
@@ -330,11 +343,21 @@ class QueueService:
         # What is above may have been lost while this task had ended.
         await self._weigh(tx, task)
         freed = await store.free_dependents(tx, [task.id], Hold.DEPENDENCY_FAILED)
-        task = (await store.lock_many(tx, [task.id]))[0]
+        task = (await locks_store.lock_many(tx, [task.id]))[0]
         events.task_requeued(tx, task, old_status, "", "", task.attempt, "retried")
         await self.announce(tx, [task.id, *freed])
         await self.tell(tx, [TaskChange(task, old_status)])
         return task
+
+    async def _merge_again(self, tx: Tx, task: Task, now: datetime) -> None:
+        task.merge_state, task.merge_id, task.merge_tries = rules.MERGE_PENDING, None, 0
+        task.error_message = None
+        task.updated_at = now
+        task.version += 1
+        await tx.session.flush()
+        events.task_merge_changed(tx, task, rules.MERGE_PENDING, None, None)
+        await store.free_dependents(tx, [task.id], Hold.DEPENDENCY_FAILED)
+        await self.tell(tx, [TaskChange(task, task.status)])
 
     # Dependencies
 
@@ -357,8 +380,8 @@ class QueueService:
         unlocked = await store.get(tx, task_id)
         if unlocked is None:
             raise TASK_NOT_FOUND()
-        await store.lock_dependencies(tx, unlocked.organization_id)
-        found = await store.lock(tx, task_id)
+        await locks_store.lock_dependencies(tx, unlocked.organization_id)
+        found = await locks_store.lock(tx, task_id)
         if found is None:
             raise TASK_NOT_FOUND()
         task, _ = found
@@ -368,7 +391,7 @@ class QueueService:
         wanted = list(dict.fromkeys(add))
         added = [one for one in wanted if one not in before]
         removed = [one for one in before if one in remove or (replace and one not in wanted)]
-        known = {one.id: one for one in await store.lock_many(tx, sorted(added))} if added else {}
+        known = {one.id: one for one in await locks_store.lock_many(tx, sorted(added))} if added else {}
         missing = [
             one for one in added
             if one != task_id and (one not in known or known[one].organization_id != task.organization_id)
@@ -439,54 +462,3 @@ def reset(task: Task, now: datetime) -> None:
     scored = rules.Scored(task.priority, task.created_at, 0, task.max_retries, 0, task.deadline_at)
     task.score = rules.score(scored, now)
     task.rescore_at = now
-
-
-def project_holds(project: Project, spec_id: str | None, execution_config: Mapping[str, Any]) -> Hold:
-    """What a project lays on a task of this spec, or of none."""
-    holds = Hold(0)
-    if project.status in ("archived", "paused", "completed"):
-        holds |= Hold.PROJECT_NOT_ACTIVE
-    if project.repository_state not in ("none", "ready"):
-        holds |= Hold.REPOSITORY_NOT_READY
-    forced = bool(execution_config.get("force_execute"))
-    if spec_id is None and not project.autonomous_execution_enabled and not forced:
-        holds |= Hold.NOT_AUTONOMOUS
-    return holds
-
-
-def _row(
-    draft: TaskDraft, created_at: datetime, now: datetime, holds: int, unmet: int, dependents: int
-) -> dict[str, Any]:
-    scored = rules.Scored(draft.priority, created_at, 0, draft.max_retries, dependents, draft.deadline_at)
-    return {
-        "id": draft.id,
-        "organization_id": draft.organization_id,
-        "project_id": draft.project_id,
-        "ticket_id": draft.ticket_id,
-        "spec_id": draft.spec_id,
-        "spec_task_id": draft.spec_task_id,
-        "execution_id": draft.execution_id,
-        "target_branch": draft.target_branch,
-        "phase_id": draft.phase_id,
-        "task_type": draft.task_type,
-        "title": draft.title,
-        "description": draft.description,
-        "priority": draft.priority,
-        "status": rules.PENDING,
-        "score": rules.score(scored, now),
-        "rescore_at": rules.rescore_at(scored, now),
-        "holds": holds,
-        "hidden": bool(holds & Hold.SPEC_ARCHIVED),
-        "unmet_dependencies": unmet,
-        "required_capabilities": list(draft.required_capabilities),
-        "owned_files": list(draft.owned_files),
-        "execution_config": dict(draft.execution_config),
-        "context": dict(draft.context),
-        "max_retries": draft.max_retries,
-        "timeout_seconds": draft.timeout_seconds,
-        "deadline_at": draft.deadline_at,
-        "resolves_task_id": draft.resolves_task_id,
-        "parent_task_id": draft.parent_task_id,
-        "created_at": created_at,
-        "updated_at": created_at,
-    }

@@ -6,17 +6,14 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, or_, select, text, update
+from sqlalchemy import func, insert, or_, select, update
 
 from servicekit.db import Tx
 from servicekit.db.inserts import insert_new
-from workflow_service.locks.rules import LockClass, advisory_lock
 from workflow_service.projects.tables import Project
 from workflow_service.queue.rules import Hold
 from workflow_service.queue.tables import Task, TaskDependency
 
-_LOCK_EXECUTION = text(f"SELECT {advisory_lock(LockClass.EXECUTION, ':id')}")
-_LOCK_DEPENDENCIES = text(f"SELECT {advisory_lock(LockClass.TASK_DEPENDENCIES, ':id')}")
 _DOWN = """
     SELECT d.task_id FROM task_dependencies d WHERE d.depends_on_id = ANY($1) AND NOT d.satisfied
     UNION
@@ -79,39 +76,9 @@ async def now(tx: Tx) -> datetime:
     return value
 
 
-async def lock_execution(tx: Tx, execution_id: str | None) -> None:
-    """Lets one transaction at a time change several tasks of an execution, so that they cannot deadlock."""
-    if execution_id is not None:
-        await tx.session.execute(_LOCK_EXECUTION, {"id": execution_id})
-
-
-async def lock_dependencies(tx: Tx, organization_id: str) -> None:
-    """Lets one transaction at a time add dependencies between tasks of an organization: two could close a cycle."""
-    await tx.session.execute(_LOCK_DEPENDENCIES, {"id": organization_id})
-
-
-async def execution_of(tx: Tx, task_id: str) -> str | None:
-    """The execution of a task, without a lock."""
-    return await tx.session.scalar(select(Task.execution_id).where(Task.id == task_id))
-
-
 async def get(tx: Tx, task_id: str) -> Task | None:
     """One task."""
     return (await tx.session.scalars(select(Task).where(Task.id == task_id))).one_or_none()
-
-
-async def lock(tx: Tx, task_id: str) -> tuple[Task, datetime] | None:
-    """One task, its execution and its row locked in this order, and the database's clock."""
-    await lock_execution(tx, await execution_of(tx, task_id))
-    row = (
-        await tx.session.execute(
-            select(Task, func.clock_timestamp())
-            .where(Task.id == task_id)
-            .with_for_update()
-            .execution_options(populate_existing=True)
-        )
-    ).one_or_none()
-    return None if row is None else (row[0], row[1])
 
 
 async def get_many(tx: Tx, ids: Sequence[str]) -> list[Task]:
@@ -122,71 +89,10 @@ async def get_many(tx: Tx, ids: Sequence[str]) -> list[Task]:
     return list(rows.all())
 
 
-async def lock_many(tx: Tx, ids: Sequence[str]) -> list[Task]:
-    """Those of these tasks that exist, locked in the order of their ids."""
-    rows = await tx.session.scalars(
-        select(Task)
-        .where(Task.id.in_(ids))
-        .order_by(Task.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    return list(rows.all())
-
-
-async def lock_of_execution(tx: Tx, execution_id: str, statuses: Sequence[str]) -> list[Task]:
-    """Tasks of an execution in these states, locked in the order of their ids."""
-    await lock_execution(tx, execution_id)
-    rows = await tx.session.scalars(
-        select(Task)
-        .where(Task.execution_id == execution_id, Task.status.in_(statuses))
-        .order_by(Task.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    return list(rows.all())
-
-
-async def lock_of_spec(tx: Tx, spec_id: str) -> list[Task]:
-    """All tasks of a spec, locked in the order of their ids."""
-    rows = await tx.session.scalars(
-        select(Task)
-        .where(Task.spec_id == spec_id)
-        .order_by(Task.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    return list(rows.all())
-
-
 async def left_to_do(tx: Tx, ids: Sequence[str]) -> list[str]:
     """Those of these tasks that are not completed, or whose branch could not be merged."""
     rows = await tx.session.scalars(
         select(Task.id).where(Task.id.in_(ids), or_(Task.status != "completed", Task.merge_state == "failed"))
-    )
-    return list(rows.all())
-
-
-async def lock_live_of_ticket(tx: Tx, ticket_id: str) -> list[Task]:
-    """The tasks of a ticket that have not ended, locked in the order of their ids."""
-    rows = await tx.session.scalars(
-        select(Task)
-        .where(Task.ticket_id == ticket_id, Task.status.notin_(("completed", "failed", "cancelled")))
-        .order_by(Task.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    return list(rows.all())
-
-
-async def lock_of_ticket(tx: Tx, ticket_id: str) -> list[Task]:
-    """All tasks of a ticket, locked in the order of their ids."""
-    rows = await tx.session.scalars(
-        select(Task)
-        .where(Task.ticket_id == ticket_id)
-        .order_by(Task.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
     )
     return list(rows.all())
 
@@ -203,21 +109,6 @@ async def waiting_elsewhere(tx: Tx, ids: Sequence[str], ticket_id: str) -> list[
     return list(rows.all())
 
 
-async def executions_of_ticket(tx: Tx, ticket_id: str) -> list[str]:
-    """The executions of a ticket's live tasks, in a stable order."""
-    rows = await tx.session.scalars(
-        select(Task.execution_id)
-        .where(
-            Task.ticket_id == ticket_id,
-            Task.execution_id.is_not(None),
-            Task.status.notin_(("completed", "failed", "cancelled")),
-        )
-        .distinct()
-        .order_by(Task.execution_id)
-    )
-    return [row for row in rows if row is not None]
-
-
 async def add_all(tx: Tx, rows: Sequence[dict[str, Any]]) -> list[Task]:
     """Insert tasks with all the same columns; returns them in their order."""
     return await insert_new(tx, Task, rows)
@@ -227,6 +118,18 @@ async def add_edges(tx: Tx, edges: Sequence[dict[str, Any]]) -> None:
     """Insert dependencies: task_id, depends_on_id, satisfied."""
     if edges:
         await tx.session.execute(insert(TaskDependency), list(edges))
+
+
+async def targets_of(tx: Tx, ticket_ids: Sequence[str]) -> dict[str, str]:
+    """The branches that the specs of these tickets are merged into, of those whose tasks a spec has made."""
+    if not ticket_ids:
+        return {}
+    rows = await tx.session.execute(
+        select(Task.ticket_id, func.max(Task.target_branch))
+        .where(Task.ticket_id.in_(ticket_ids), Task.spec_id.is_not(None))
+        .group_by(Task.ticket_id)
+    )
+    return {row[0]: row[1] for row in rows if row[1]}
 
 
 async def delete_edges(tx: Tx, task_id: str, depends_on: Iterable[str]) -> None:

@@ -4,7 +4,7 @@ A task may be claimed when it is pending, `holds` is 0 and `unmet_dependencies` 
 whoever changes what they depend on, so that a claim is a scan of `ix_tasks_ready`, which holds claimable tasks only, in
 the order of their score. `ix_tasks_active` counts what a limit counts, `ix_tasks_lease` and `ix_tasks_timeout` are read
 by the sweeper, `ix_tasks_backoff` by the job that wakes waiting claims, `ix_tasks_rescore` by the one that keeps scores
-fresh, `ix_tasks_released` by the one that looks for missed releases.
+fresh, `ix_tasks_released` by the one that looks for missed releases, `ix_tasks_to_merge` by what queues merges.
 
 Lists read (organization | project | ticket, created_at) backwards.
 """
@@ -49,6 +49,12 @@ class Task(Base):
         Index("ix_tasks_ticket_id_created_at_id", "ticket_id", "created_at", "id"),
         Index("ix_tasks_execution_id_status", "execution_id", "status"),
         Index("ix_tasks_spec_id_merge_state", "spec_id", "merge_state", postgresql_where=text("spec_id IS NOT NULL")),
+        Index(
+            "ix_tasks_to_merge",
+            "project_id",
+            "target_branch",
+            postgresql_where=text("merge_state = 'pending' AND merge_id IS NULL AND status = 'completed'"),
+        ),
         Index("ix_tasks_merge_id", "merge_id", postgresql_where=text("merge_id IS NOT NULL")),
         Index("ix_tasks_spec_task_id", "spec_task_id", postgresql_where=text("spec_task_id IS NOT NULL")),
         Index(
