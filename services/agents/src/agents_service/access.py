@@ -47,7 +47,7 @@ ACCESS = AccessTable(
         "SendMessages": frozenset({"monitoring"}),
         "EndSandboxes": frozenset({"monitoring"}),
         "GetAgentSummary": frozenset({"monitoring"}),
-        "ResolveResources": frozenset({"monitoring"}),
+        "ResolveResources": frozenset({"billing", "monitoring"}),
         "ListAgentSnapshot": frozenset({"monitoring"}),
     },
     consumers={

@@ -31,8 +31,8 @@ def build(settings: Settings) -> Service:
     channels = RpcChannels(settings)
     plans = PlanService(db, settings)
     ledger = LedgerService(db, settings, plans, IdentityClient(channels))
-    # Without channels: what no event told of is unknown here, because billing calls identity only.
-    resources = Resources(db)
+    # What no event told of, or told before this projection was there, is asked of its owner.
+    resources = Resources(db, channels)
     costs = CostService(db, ledger, resources)
     billing = BillingService(ledger)
 

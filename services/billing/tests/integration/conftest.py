@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,10 +184,10 @@ Start = Callable[..., Awaitable[Billing]]
 async def start(service_host: ServiceHosts, signing: HostedSigning, rpc_stub: Any) -> Any:
     channels: list[grpc.aio.Channel] = []
 
-    async def begun(**settings: Any) -> Billing:
+    async def begun(peers: Mapping[str, Any] | None = None, **settings: Any) -> Billing:
         identity = FakeIdentity(signing)
-        target = await rpc_stub(identity)
-        running = await service_host(build, "billing", rpc_targets={"identity": target}, service_secret="s", **settings)
+        targets = {name: await rpc_stub(peer) for name, peer in {"identity": identity, **(peers or {})}.items()}
+        running = await service_host(build, "billing", rpc_targets=targets, service_secret="s", **settings)
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{running.rpc_port}")
         channels.append(channel)
         return Billing(running, signing, channel, identity)
