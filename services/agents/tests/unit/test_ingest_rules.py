@@ -19,7 +19,7 @@ from servicekit.ids import new_id
 
 
 def stream(**values: Any) -> StreamState:
-    names = ("sandbox", "organization", "agent", "task", "ticket", "project", "spec", "execution")
+    names = ("sandbox", "organization", "agent", "task", "ticket", "project", "spec", "execution", "phase")
     base: dict[str, Any] = {f"{name}_id": "x" for name in names}
     base |= {"attempt": 1, "is_open": True, "close_reason": None, "last_sequence": 0, "greatest_event_id": None}
     return StreamState(**(base | values))

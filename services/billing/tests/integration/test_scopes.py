@@ -1,4 +1,4 @@
-"""Whose a scope is of which no event told: its owner is asked."""
+"""Scopes of costs: phases, and whose a scope is of which no event told."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omoios.workflow.v1.workflow_pb2_grpc import WorkflowServiceServicer
 from servicekit.errors import AppError, Kind
 from servicekit.testing.problems import assert_problem
 
-from .conftest import Start
+from .conftest import Billing, Start, usage
 
 SUMMARY = "/api/v1/costs/summary"
 
@@ -67,3 +67,28 @@ async def test_an_owner_is_asked_once_for_a_scope_of_which_no_event_told(start: 
     later = await billing.http.get(f"{SUMMARY}?scope_type=task&scope_id=later", headers=owner)
     assert later.status_code == 503
     assert "Retry-After" in later.headers
+
+
+async def test_phases_are_everybody_s_and_their_costs_are_not(billing: Billing) -> None:
+    organization = billing.organization()
+    await billing.tell(usage(phase_id="PHASE_TESTING"), organization)
+    owner, eve = await billing.user(organization), await billing.user(billing.organization())
+    url = f"{SUMMARY}?scope_type=phase&scope_id="
+    assert (await billing.http.get(f"{url}PHASE_TESTING", headers=owner)).json()["record_count"] == 1
+    assert (await billing.http.get(f"{url}PHASE_TESTING", headers=eve)).json()["record_count"] == 0
+    assert_problem(await billing.http.get(f"{url}PHASE_NONE", headers=owner), 404, "billing.scope_not_found")
+
+
+async def test_records_name_the_account_that_they_were_charged_to(billing: Billing) -> None:
+    organizations = [billing.organization(), billing.organization()]
+    expected = {}
+    for organization in organizations:
+        await billing.tell(usage(), organization)
+        path = f"/api/v1/billing/account/{organization}"
+        headers = await billing.user(organization)
+        account = (await billing.http.get(path, headers=headers)).json()["id"]
+        (record,) = (await billing.http.get("/api/v1/costs/records", headers=headers)).json()
+        assert record["billing_account_id"] == account
+        expected[record["id"]] = account
+    everything = (await billing.http.get("/api/v1/costs/records", headers=await billing.admin())).json()
+    assert {record["id"]: record["billing_account_id"] for record in everything} == expected

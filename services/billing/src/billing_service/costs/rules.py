@@ -8,6 +8,20 @@ from dataclasses import dataclass
 MILLION = 1_000_000
 SANDBOX_SECONDS = "sandbox_seconds"
 MODEL_TOKENS = "model_tokens"
+# Phases are the same for every organization; workflow's registry holds them.
+PHASES = frozenset(
+    f"PHASE_{name}"
+    for name in (
+        "BACKLOG",
+        "REQUIREMENTS",
+        "DESIGN",
+        "IMPLEMENTATION",
+        "TESTING",
+        "DEPLOYMENT",
+        "DONE",
+        "BLOCKED",
+    )
+)
 DEFAULT_TOKENS_PER_TASK = 5000
 # Forecasts add a fifth, as the contract says: tasks are retried.
 BUFFER_PERCENT = 120

@@ -39,7 +39,7 @@ class CostRecordOut(BaseModel):
     task_id: str | None
     agent_id: str | None
     sandbox_id: str | None
-    billing_account_id: str | None = None
+    billing_account_id: str
     provider: str
     model: str
     prompt_tokens: int
@@ -53,7 +53,7 @@ class CostRecordOut(BaseModel):
     sandbox_seconds: float
 
     @classmethod
-    def of(cls, row: CostRecord, account_id: str | None = None) -> CostRecordOut:
+    def of(cls, row: CostRecord, account_id: str) -> CostRecordOut:
         """From the row."""
         return cls(
             id=row.id,

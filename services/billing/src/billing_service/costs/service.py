@@ -21,9 +21,6 @@ from servicekit.errors import invalid
 from servicekit.events import Permanent, Resources
 from servicekit.ids import new_id
 
-UNOWNED = ("global", "phase")
-"""Scopes that are nobody's: every organization has the same phases."""
-
 
 class CostService:
     """Use cases of costs."""
@@ -83,7 +80,7 @@ class CostService:
         scope, scope_id = ("task", task_id) if task_id else ("agent", agent_id) if agent_id else (None, None)
         async with self._db.reader() as tx:
             rows = await store.page(tx, _visible(principal), scope, scope_id, limit)
-        return [CostRecordOut.of(row) for row in rows]
+        return [CostRecordOut.of(record, account_id) for record, account_id in rows]
 
     async def summary(self, principal: Principal, scope: str, scope_id: str | None) -> CostSummaryOut:
         """What a scope cost in the caller's organizations; `global`, the whole platform, is a super admin's.
@@ -96,11 +93,17 @@ class CostService:
             raise SCOPE_ID_NEEDED()
         async with self._db.reader() as tx:
             rows = await store.breakdown(tx, _visible(principal), scope, scope_id)
-        if scope_id and scope not in UNOWNED and not rows:
-            # Nothing was spent on it, or it is not the caller's.
+        if scope_id and scope != "global" and not rows:
+            await self._require(principal, scope, scope_id)
+        return _summary(scope, scope_id if scope != "global" else None, rows)
+
+    async def _require(self, principal: Principal, scope: str, scope_id: str) -> None:
+        """Raises `billing.scope_not_found` where a scope without costs is none that the caller may look at."""
+        if scope != "phase":
             organization = await self._resources.organization_of(scope, scope_id, SCOPE_NOT_FOUND)
             principal.require("billing:read", organization, SCOPE_NOT_FOUND)
-        return _summary(scope, scope_id if scope != "global" else None, rows)
+        elif scope_id not in rules.PHASES:
+            raise SCOPE_NOT_FOUND()
 
     async def account_summary(self, principal: Principal, organization_id: str) -> CostSummaryOut:
         """What an organization cost so far."""
@@ -111,10 +114,10 @@ class CostService:
 
     async def account_records(self, principal: Principal, organization_id: str, limit: int) -> list[CostRecordOut]:
         """The newest records of an organization."""
-        account, _ = await self._ledger.visible_account(principal, organization_id)
+        await self._ledger.visible_account(principal, organization_id)
         async with self._db.reader() as tx:
             rows = await store.page(tx, [organization_id], None, None, limit)
-        return [CostRecordOut.of(row, account.id) for row in rows]
+        return [CostRecordOut.of(record, account_id) for record, account_id in rows]
 
     async def totals(self, organization_ids: Sequence[str], since: datetime | None) -> dict[str, tuple[int, int]]:
         """Organization → (micro-USD, records) since a moment."""

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from billing_service.costs import rules
 from billing_service.costs.tables import CostRecord, PriceVersion
+from billing_service.ledger.tables import Account
 from servicekit.db import Tx
 
 _SCOPES = {
@@ -86,15 +87,16 @@ def _conditions(organization_ids: Sequence[str] | None, scope: str | None, scope
 
 async def page(
     tx: Tx, organization_ids: Sequence[str] | None, scope: str | None, scope_id: str | None, limit: int
-) -> Sequence[CostRecord]:
-    """The newest records of a scope in the given organizations (None: in all)."""
+) -> Sequence[Row[CostRecord, str]]:
+    """The newest records of a scope in the given organizations (None: in all), each with its account's id."""
     query = (
-        select(CostRecord)
+        select(CostRecord, Account.id)
+        .join(Account, Account.organization_id == CostRecord.organization_id)
         .where(*_conditions(organization_ids, scope, scope_id))
         .order_by(CostRecord.recorded_at.desc(), CostRecord.id.desc())
         .limit(limit)
     )
-    return (await tx.session.execute(query)).scalars().all()
+    return (await tx.session.execute(query)).all()
 
 
 async def breakdown(

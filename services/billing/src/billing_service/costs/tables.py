@@ -38,6 +38,8 @@ class CostRecord(Base):
         Index("ix_cost_records_ticket", "ticket_id"),
         Index("ix_cost_records_execution", "execution_id"),
         Index("ix_cost_records_phase", "organization_id", "phase_id"),
+        Index("ix_cost_records_project", "project_id"),
+        Index("ix_cost_records_spec", "spec_id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
