@@ -62,7 +62,7 @@ def build(settings: Settings) -> Service:
         jobs=[
             Job("expire-reservations", every_s=2.0, run=ledger.expire_due, leader=True),
             Job("ask-after-reservations", every_s=60.0, run=ledger.ask_after, leader=True),
-            Job("check-ledger", every_s=3600.0, run=ledger.check_ledger, leader=True),
+            Job("check-ledger", every_s=3600.0, run=ledger.check_ledger, leader=True, timeout_s=1800),
         ],
         lifespans=[seeds],
         errors=errors,

@@ -180,6 +180,23 @@ async def test_what_a_new_month_costs_counts_in_it_and_a_debt_is_not_forgiven(bi
     assert (await billing.balances(organization))["available"] == after["available"] + 5_000_000
 
 
+async def test_an_account_that_nobody_looked_at_stands_as_one_that_was_looked_at_each_month(billing: Billing) -> None:
+    organization = billing.organization()
+    await billing.tell(usage(**TOKENS | {"input_tokens": 32_000_000}), organization)
+    assert (await billing.balances(organization))["available"] == -3_000_000
+    async with billing.running.service.db.uow() as tx:
+        await (await tx.connection()).execute(
+            "UPDATE billing_accounts SET period_ends_at = date_trunc('month', now(), 'UTC') - interval '2 months'"
+        )
+    # 2 USD are left of the month after the debt, and lapse; of the last one and of this one all.
+    await billing.http.get(f"/api/v1/billing/account/{organization}", headers=await billing.user(organization))
+    assert (await billing.balances(organization))["available"] == 5_000_000
+    last_month = Timestamp()
+    last_month.FromDatetime(utc_now().replace(day=1, hour=0, minute=0, second=0, microsecond=0) - timedelta(seconds=1))
+    await billing.tell(usage(**TOKENS | {"input_tokens": 20_000_000, "time": last_month}), organization)
+    assert (await billing.balances(organization))["available"] == 5_000_000
+
+
 async def test_usage_told_late_costs_its_own_month(billing: Billing) -> None:
     organization = billing.organization()
     now = utc_now()

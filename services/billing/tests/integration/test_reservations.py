@@ -243,16 +243,35 @@ class TestLife:
             assert locked == sorted(locked), batch
             assert set(locked) == {first, second}
 
-    async def test_the_ledger_check_sees_what_does_not_add_up(self, billing: Billing) -> None:
-        organization = billing.organization()
-        await billing.reserve("exec-1", organization, budget=1)
-        db = billing.running.service.db
-        async with db.uow() as tx:
-            await (await tx.connection()).execute("UPDATE billing_accounts SET spent_micro_usd = 7")
-        from billing_service.ledger import store
+    async def test_the_ledger_check_sees_what_does_not_add_up_few_organizations_at_a_time(
+        self, billing: Billing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sound, unequal, unbalanced, last = sorted(billing.organization() for _ in range(4))
+        for number, organization in enumerate((sound, unequal, unbalanced, last)):
+            await billing.reserve(f"exec-{number}", organization, budget=1)
+        async with billing.running.service.db.uow() as tx:
+            connection = await tx.connection()
+            change = "UPDATE billing_accounts SET spent_micro_usd = 7 WHERE organization_id = ANY($1)"
+            await connection.execute(change, [unequal, last])
+            # The balances agree with the entries; one posting made money.
+            for statement in (
+                "UPDATE ledger_entries SET amount_micro_usd = amount_micro_usd + 3"
+                " WHERE organization_id = $1 AND account = 'reserved'",
+                "UPDATE billing_accounts SET reserved_micro_usd = reserved_micro_usd + 3 WHERE organization_id = $1",
+            ):
+                await connection.execute(statement, unbalanced)
+        pages: list[int] = []
+        whole = store.imbalances
 
-        async with db.reader() as tx:
-            assert list(await store.imbalances(tx)) == [organization]
+        async def noted(tx: Tx, after: str, limit: int) -> tuple[list[str], str | None]:
+            pages.append(limit)
+            return await whole(tx, after, limit)
+
+        monkeypatch.setattr(store, "imbalances", noted)
+        monkeypatch.setattr("billing_service.ledger.service.CHECKED_AT_ONCE", 3)
+        check = next(job for job in billing.running.service.jobs if job.name == "check-ledger").run
+        assert await check.__self__.imbalances() == [unequal, unbalanced, last]
+        assert pages == [3, 3, 3]
 
     async def test_a_new_month_frees_slots_and_fills_the_allowance_up(self, billing: Billing) -> None:
         organization = billing.organization()

@@ -23,6 +23,7 @@ from servicekit.ids import new_id
 
 MAX_TTL_S = 3600
 SWEEP_BATCH = 200
+CHECKED_AT_ONCE = 100
 
 _log = structlog.get_logger(__name__)
 
@@ -169,24 +170,29 @@ class LedgerService:
             return account
 
     async def _in_this_month(self, tx: Tx, account: Account) -> Account:
-        """Starts the month anew when the last one is over: slots free, what is left of the allowance replaced."""
+        """Starts each month that began since: slots free, what is left of the allowance replaced.
+
+        One after the other, so that an account that nobody looked at stands as one that was looked at each month.
+        """
         now = utc_now()
         if now < account.period_ends_at:
             return account
         plan = await self._plans.of(tx, account)
-        given = rules.given(account.allowance_micro_usd, plan)
-        lapsed = rules.left(account.available_micro_usd, given)
-        account = await store.change_account(
-            tx,
-            account,
-            workflows_used=0,
-            sandbox_ms_used=0,
-            period_ends_at=rules.next_month(now),
-            allowance_micro_usd=plan.included_micro_usd,
-            lapsed_micro_usd=lapsed,
-        )
-        posting = rules.grant(plan.included_micro_usd - lapsed)
-        return await store.post(tx, account, posting, "allowance", account.id)
+        while account.period_ends_at <= now:
+            given = rules.given(account.allowance_micro_usd, plan)
+            lapsed = rules.left(account.available_micro_usd, given)
+            account = await store.change_account(
+                tx,
+                account,
+                workflows_used=0,
+                sandbox_ms_used=0,
+                period_ends_at=rules.next_month(account.period_ends_at),
+                allowance_micro_usd=plan.included_micro_usd,
+                lapsed_micro_usd=lapsed,
+            )
+            posting = rules.grant(plan.included_micro_usd - lapsed)
+            account = await store.post(tx, account, posting, "allowance", account.id)
+        return account
 
     # Reservations
 
@@ -319,20 +325,26 @@ class LedgerService:
                 return account
         if rules.is_of_an_earlier_month(used_at, account.period_ends_at):
             covered = min(amount, account.lapsed_micro_usd)
-            account = await store.change_account(tx, account, lapsed_micro_usd_by=-covered)
+            if covered:
+                account = await store.change_account(tx, account, lapsed_micro_usd_by=-covered)
             account = await store.post(tx, account, rules.grant(covered), "allowance", account.id)
         return await store.post(tx, account, rules.spend(amount), "cost", reference)
 
-    async def imbalances(self) -> Sequence[str]:
+    async def imbalances(self) -> list[str]:
         """Organizations whose ledger does not add up; none in a sound system."""
-        async with self._db.reader() as tx:
-            return await store.imbalances(tx)
+        wrong: list[str] = []
+        last: str | None = ""
+        while last is not None:
+            async with self._db.reader() as tx:
+                found, last = await store.imbalances(tx, last, CHECKED_AT_ONCE)
+            wrong += found
+        return wrong
 
     async def check_ledger(self) -> None:
         """Says loudly when a ledger does not add up. A job of one instance."""
         wrong = await self.imbalances()
         if wrong:
-            _log.error("ledger_imbalanced", organizations=list(wrong)[:20], count=len(wrong))
+            _log.error("ledger_imbalanced", organizations=wrong[:20], count=len(wrong))
 
     async def _locked(self, tx: Tx, execution_id: str) -> tuple[Account, Reservation] | None:
         """Account and reservation, locked in this order everywhere, so that nobody waits in a circle."""

@@ -195,23 +195,29 @@ async def post(tx: Tx, account: Account, posting: rules.Posting, reason: str, re
     return await change_account(tx, account, **moved)
 
 
-async def imbalances(tx: Tx) -> Sequence[str]:
-    """Organizations whose balances differ from their ledger, or with a posting that does not sum up to zero."""
+async def imbalances(tx: Tx, after: str, limit: int) -> tuple[list[str], str | None]:
+    """Of the next `limit` organizations by id those whose balances differ from their ledger, or with a posting that
+    does not sum up to zero; and the last one looked at, None when there was none.
+    """
     connection = await tx.connection()
     rows = await connection.fetch(
         """
-        SELECT a.organization_id FROM billing_accounts a
-        LEFT JOIN (
-            SELECT organization_id,
-                   sum(amount_micro_usd) FILTER (WHERE account = 'available') AS available,
-                   sum(amount_micro_usd) FILTER (WHERE account = 'reserved') AS reserved,
-                   sum(amount_micro_usd) FILTER (WHERE account = 'spent') AS spent
-            FROM ledger_entries GROUP BY organization_id
-        ) l USING (organization_id)
-        WHERE (a.available_micro_usd, a.reserved_micro_usd, a.spent_micro_usd)
-              IS DISTINCT FROM (coalesce(l.available, 0), coalesce(l.reserved, 0), coalesce(l.spent, 0))
-        UNION
-        SELECT min(organization_id) FROM ledger_entries GROUP BY posting_id HAVING sum(amount_micro_usd) <> 0
-        """
+        SELECT a.organization_id, l.differs OR p.differs AS wrong
+        FROM (SELECT * FROM billing_accounts WHERE organization_id > $1 ORDER BY organization_id LIMIT $2) a,
+        LATERAL (
+            SELECT (a.available_micro_usd, a.reserved_micro_usd, a.spent_micro_usd) IS DISTINCT FROM (
+                   coalesce(sum(amount_micro_usd) FILTER (WHERE account = 'available'), 0),
+                   coalesce(sum(amount_micro_usd) FILTER (WHERE account = 'reserved'), 0),
+                   coalesce(sum(amount_micro_usd) FILTER (WHERE account = 'spent'), 0)) AS differs
+            FROM ledger_entries WHERE organization_id = a.organization_id
+        ) l,
+        LATERAL (
+            SELECT EXISTS (SELECT FROM ledger_entries WHERE organization_id = a.organization_id
+                           GROUP BY posting_id HAVING sum(amount_micro_usd) <> 0) AS differs
+        ) p
+        ORDER BY a.organization_id
+        """,
+        after,
+        limit,
     )
-    return [str(row["organization_id"]) for row in rows]
+    return [row["organization_id"] for row in rows if row["wrong"]], rows[-1]["organization_id"] if rows else None
