@@ -166,6 +166,7 @@ def model_tokens(stream: StreamState, usage_id: str, usage: ModelUsage, moment: 
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cache_read_tokens,
         cache_write_tokens=usage.cache_write_tokens,
+        reported_micro_usd=usage.reported_micro_usd,
         time=moment,
     )
 

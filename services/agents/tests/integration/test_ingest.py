@@ -159,6 +159,16 @@ async def test_a_turn_reported_again_without_an_id_is_the_same_usage(world: Any)
     assert ids[0] == ids[1] != ids[2]
 
 
+async def test_a_turn_that_reports_only_its_cost_is_usage(world: Any) -> None:
+    sandbox = (await world.sandbox())["sandbox"]
+    event = {"event_type": "agent.completed", "event_data": {"cost_usd": 0.25}}
+    assert (await world.post(f"/sandboxes/{sandbox['id']}/events", event, sandbox["token"])).status_code == 200
+    (row,) = await world.rows("SELECT payload FROM outbox WHERE subject = 'agents.usage.recorded.v1'")
+    (entry,) = events_pb2.UsageRecorded.FromString(row[0]).entries
+    assert (entry.kind, entry.provider, entry.model) == ("model_tokens", "anthropic", "claude-sonnet-4")
+    assert entry.reported_micro_usd == 250_000
+
+
 async def test_one_id_in_two_sandboxes_is_two_usages(world: Any) -> None:
     event = {"event_id": str(uuid4()), "event_type": "agent.completed", "event_data": {"input_tokens": 10}}
     for number in (1, 2):

@@ -91,6 +91,15 @@ def test_a_transcript_leaves_and_the_rest_stays(document: dict[str, Any]) -> Non
     assert rules.split_transcript("agent.output", b"{}") == (b"{}", None)
 
 
+@pytest.mark.parametrize(
+    ("cost", "micro_usd"),
+    [("0.25", 250_000), ("1e-9", 1), ("3", 3_000_000), ("1e99", 0), ("-1", 0), ("true", 0), ('"1"', 0), ("NaN", 0)],
+)
+def test_a_reported_cost_is_usage_without_tokens(cost: str, micro_usd: int) -> None:
+    usage = rules.model_usage("agent.completed", f'{{"cost_usd": {cost}}}')
+    assert (usage.reported_micro_usd if usage else 0) == micro_usd
+
+
 def test_model_usage_counts_whole_numbers_only() -> None:
     assert rules.model_usage("agent.completed", '{"input_tokens": null}') is None
     assert rules.model_usage("agent.completed", '{"input_tokens": true, "output_tokens": -1}') is None

@@ -180,6 +180,16 @@ async def test_what_a_new_month_costs_counts_in_it_and_a_debt_is_not_forgiven(bi
     assert (await billing.balances(organization))["available"] == after["available"] + 5_000_000
 
 
+async def test_a_turn_costs_what_its_engine_reports(billing: Billing) -> None:
+    organization = billing.organization()
+    await billing.tell(usage(**TOKENS | {"input_tokens": 40_000_000, "reported_micro_usd": 1_000_001}), organization)
+    assert (await billing.balances(organization))["available"] == 5_000_000 - 1_000_001
+    headers = await billing.user(organization)
+    (record,) = (await billing.http.get("/api/v1/costs/records", headers=headers)).json()
+    assert (record["prompt_cost"], record["completion_cost"], record["total_cost"]) == (0.3, 0.700001, 1.000001)
+    assert record["prompt_tokens"] == 40_000_000
+
+
 async def test_an_account_that_nobody_looked_at_stands_as_one_that_was_looked_at_each_month(billing: Billing) -> None:
     organization = billing.organization()
     await billing.tell(usage(**TOKENS | {"input_tokens": 32_000_000}), organization)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ NOT_WORK = HEARTBEATS | {
 LIFECYCLE = frozenset({"agent.started", "agent.completed", "continuous.completed", "agent.failed", "agent.error"})
 """Events that bear on the state of the task; told to workflow by a fact of their own."""
 
+MAX_COST_USD = 1_000_000
 TOKEN_COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _EVENT_TYPE = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
@@ -201,7 +203,7 @@ def split_transcript(event_type: str, data: bytes) -> tuple[bytes, Transcript | 
 
 @dataclass(frozen=True, slots=True)
 class ModelUsage:
-    """Tokens that one event reports as used."""
+    """Tokens that one event reports as used, and what they cost where it says so."""
 
     provider: str
     model: str
@@ -209,6 +211,7 @@ class ModelUsage:
     output_tokens: int
     cache_read_tokens: int
     cache_write_tokens: int
+    reported_micro_usd: int = 0
     turn: str = ""
     """`<digest of the session>:<turns>` where the event names both: told again it is the same usage."""
 
@@ -218,22 +221,30 @@ class ModelUsage:
 
 
 def model_usage(event_type: str, data: str) -> ModelUsage | None:
-    """The tokens that an `agent.completed` event reports; None when it reports none."""
-    if event_type != "agent.completed" or '_tokens"' not in data:
+    """The tokens and the cost that an `agent.completed` event reports; None when it reports neither."""
+    if event_type != "agent.completed" or ('_tokens"' not in data and '"cost_usd"' not in data):
         return None
     document = json.loads(data)
     counts = [_count(document.get(name)) for name in TOKEN_COUNTS]
-    if not any(counts):
+    reported = _micro_usd(document.get("cost_usd"))
+    if not any(counts) and not reported:
         return None
     turn = _turn(document.get("session_id"), document.get("turns"))
     provider, model = str(document.get("provider") or "anthropic"), str(document.get("model") or "claude-sonnet-4")
-    return ModelUsage(provider, model, counts[0], counts[1], counts[2], counts[3], turn)
+    return ModelUsage(provider, model, counts[0], counts[1], counts[2], counts[3], reported, turn)
 
 
 def _turn(session_id: Any, turns: Any) -> str:
     if not isinstance(session_id, str) or not session_id or not isinstance(turns, int) or isinstance(turns, bool):
         return ""
     return f"{uuid5(NAMESPACE_OID, session_id)}:{turns}" if 0 <= turns < 2**53 else ""
+
+
+def _micro_usd(value: Any) -> int:
+    """Rounded up, as prices are; 0 for what is no cost of one turn."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MAX_COST_USD:
+        return 0
+    return math.ceil(value * 1_000_000)
 
 
 def _count(value: Any) -> int:

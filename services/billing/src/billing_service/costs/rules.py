@@ -23,6 +23,7 @@ PHASES = frozenset(
     )
 )
 DEFAULT_TOKENS_PER_TASK = 5000
+REPORTED_PROMPT_PERCENT = 30
 # Forecasts add a fifth, as the contract says: tasks are retried.
 BUFFER_PERCENT = 120
 BUFFER = BUFFER_PERCENT / 100
@@ -64,7 +65,10 @@ FIRST_PRICES: PriceList = {
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a usage costs, micro-USD, by which version of the price. `listed`: false where `UNLISTED` had to serve."""
+    """What a usage costs, micro-USD, by which version of the price (0: as reported).
+
+    `listed`: false where `UNLISTED` had to serve.
+    """
 
     prompt: int
     completion: int
@@ -87,6 +91,12 @@ def cost_of_tokens(prices: PriceList, provider: str, model: str, prompt: int, co
     price = prices.get((provider.lower(), model.lower()))
     chosen = price or prices[UNLISTED]
     return Cost(priced(prompt, chosen.prompt), priced(completion, chosen.completion), price is not None, chosen.version)
+
+
+def cost_as_reported(micro_usd: int) -> Cost:
+    """A cost that the engine itself reported: 30 % of it prompt, 70 % completion, as the contract says; by no price."""
+    prompt = micro_usd * REPORTED_PROMPT_PERCENT // 100
+    return Cost(prompt, micro_usd - prompt, True, 0)
 
 
 def cost_of_sandbox(prices: PriceList, milliseconds: int) -> Cost:

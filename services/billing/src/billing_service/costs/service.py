@@ -181,7 +181,11 @@ def _row(prices: rules.PriceList, organization_id: str, entry: agents_events.Usa
     elif entry.kind == rules.MODEL_TOKENS:
         # Cached tokens are counted as prompt tokens: nobody is charged less than the provider may charge.
         prompt = entry.input_tokens + entry.cache_read_tokens + entry.cache_write_tokens
-        cost = rules.cost_of_tokens(prices, entry.provider, entry.model, max(0, prompt), max(0, entry.output_tokens))
+        cost = (
+            rules.cost_as_reported(entry.reported_micro_usd)
+            if entry.reported_micro_usd > 0
+            else rules.cost_of_tokens(prices, entry.provider, entry.model, max(0, prompt), max(0, entry.output_tokens))
+        )
         provider, model = entry.provider, entry.model
     else:
         raise Permanent(f"usage {entry.usage_id} is of the unknown kind {entry.kind!r}")

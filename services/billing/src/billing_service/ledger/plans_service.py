@@ -1,4 +1,4 @@
-"""Plans: what they allow, read each time, so that a change counts at once for every account."""
+"""Plans: what they allow, read each time, so that a change counts here at once for every account."""
 
 from __future__ import annotations
 

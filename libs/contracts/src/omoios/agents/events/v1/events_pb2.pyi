@@ -415,6 +415,7 @@ class UsageEntry(_message.Message):
     CACHE_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     PHASE_ID_FIELD_NUMBER: _builtins.int
+    REPORTED_MICRO_USD_FIELD_NUMBER: _builtins.int
     usage_id: _builtins.str
     """The same id twice is one usage."""
     project_id: _builtins.str
@@ -434,6 +435,8 @@ class UsageEntry(_message.Message):
     cache_read_tokens: _builtins.int
     cache_write_tokens: _builtins.int
     phase_id: _builtins.str
+    reported_micro_usd: _builtins.int
+    """What the engine says that the tokens cost; 0 where it says nothing, and they cost what is listed."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -457,10 +460,11 @@ class UsageEntry(_message.Message):
         cache_write_tokens: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         phase_id: _builtins.str = ...,
+        reported_micro_usd: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "execution_id", b"execution_id", "input_tokens", b"input_tokens", "kind", b"kind", "model", b"model", "output_tokens", b"output_tokens", "phase_id", b"phase_id", "project_id", b"project_id", "provider", b"provider", "sandbox_id", b"sandbox_id", "sandbox_milliseconds", b"sandbox_milliseconds", "spec_id", b"spec_id", "task_id", b"task_id", "ticket_id", b"ticket_id", "time", b"time", "usage_id", b"usage_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "execution_id", b"execution_id", "input_tokens", b"input_tokens", "kind", b"kind", "model", b"model", "output_tokens", b"output_tokens", "phase_id", b"phase_id", "project_id", b"project_id", "provider", b"provider", "reported_micro_usd", b"reported_micro_usd", "sandbox_id", b"sandbox_id", "sandbox_milliseconds", b"sandbox_milliseconds", "spec_id", b"spec_id", "task_id", b"task_id", "ticket_id", b"ticket_id", "time", b"time", "usage_id", b"usage_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
