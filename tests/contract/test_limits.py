@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from billing_service.costs.rules import PHASES as PHASES_WITH_COSTS
+from billing_service.costs import rules as cost_rules
 from identity_service.directory.rules import MAX_TASK_DURATION_MINUTES
-from workflow_service.engine.rules import PHASES
+from workflow_service.engine.rules import FOREIGN_PHASES, PHASES
 from workflow_service.tasks.schemas import TaskCreate
 
 
@@ -15,4 +15,5 @@ def test_the_longest_task_is_as_long_as_workflow_takes_it() -> None:
 
 
 def test_costs_are_told_of_each_phase_that_workflow_knows() -> None:
-    assert set(PHASES) == PHASES_WITH_COSTS
+    assert set(PHASES) == cost_rules.PHASES
+    assert FOREIGN_PHASES == cost_rules.OLDER_PHASES

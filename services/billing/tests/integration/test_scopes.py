@@ -74,7 +74,9 @@ async def test_phases_are_everybody_s_and_their_costs_are_not(billing: Billing) 
     await billing.tell(usage(phase_id="PHASE_TESTING"), organization)
     owner, eve = await billing.user(organization), await billing.user(billing.organization())
     url = f"{SUMMARY}?scope_type=phase&scope_id="
-    assert (await billing.http.get(f"{url}PHASE_TESTING", headers=owner)).json()["record_count"] == 1
+    for name, records in (("PHASE_TESTING", 1), ("PHASE_VALIDATION", 1), ("PHASE_INITIAL", 0), ("PHASE_DONE", 0)):
+        found = (await billing.http.get(url + name, headers=owner)).json()
+        assert (found["scope_id"], found["record_count"]) == (name, records)
     assert (await billing.http.get(f"{url}PHASE_TESTING", headers=eve)).json()["record_count"] == 0
     assert_problem(await billing.http.get(f"{url}PHASE_NONE", headers=owner), 404, "billing.scope_not_found")
 

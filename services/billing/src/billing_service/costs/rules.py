@@ -22,6 +22,15 @@ PHASES = frozenset(
         "BLOCKED",
     )
 )
+OLDER_PHASES: Mapping[str, str] = {
+    "PHASE_INITIAL": "PHASE_REQUIREMENTS",
+    "PHASE_INTEGRATION": "PHASE_TESTING",
+    "PHASE_VALIDATION": "PHASE_TESTING",
+    "PHASE_REFACTORING": "PHASE_IMPLEMENTATION",
+    "PHASE_FINAL": "PHASE_IMPLEMENTATION",
+    "PHASE_BUILDING_DONE": "PHASE_DEPLOYMENT",
+}
+"""Names of older clients, which workflow understands as well."""
 DEFAULT_TOKENS_PER_TASK = 5000
 REPORTED_PROMPT_PERCENT = 30
 # Forecasts add a fifth, as the contract says: tasks are retried.

@@ -91,8 +91,9 @@ class CostService:
             principal.require_super_admin()
         if scope != "global" and not scope_id:
             raise SCOPE_ID_NEEDED()
+        costs_of = rules.OLDER_PHASES.get(scope_id, scope_id) if scope == "phase" and scope_id else scope_id
         async with self._db.reader() as tx:
-            rows = await store.breakdown(tx, _visible(principal), scope, scope_id)
+            rows = await store.breakdown(tx, _visible(principal), scope, costs_of)
         if scope_id and scope != "global" and not rows:
             await self._require(principal, scope, scope_id)
         return _summary(scope, scope_id if scope != "global" else None, rows)
@@ -102,7 +103,7 @@ class CostService:
         if scope != "phase":
             organization = await self._resources.organization_of(scope, scope_id, SCOPE_NOT_FOUND)
             principal.require("billing:read", organization, SCOPE_NOT_FOUND)
-        elif scope_id not in rules.PHASES:
+        elif scope_id not in rules.PHASES | rules.OLDER_PHASES.keys():
             raise SCOPE_NOT_FOUND()
 
     async def account_summary(self, principal: Principal, organization_id: str) -> CostSummaryOut:
