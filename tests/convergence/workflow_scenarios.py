@@ -124,7 +124,7 @@ def queue() -> Scenario:
 def coordination() -> Scenario:
     """One merge with a branch that is merged, one that conflicts and one that fails for the last time.
 
-    Billing asks after an execution that nobody knows.
+    Commits of these tasks and of others are linked. Billing asks after an execution that nobody knows.
     """
     merged, conflicted, failed = "t-1", "t-2", "t-3"
     seed = _workflow_seed(
@@ -138,6 +138,11 @@ def coordination() -> Scenario:
         SELECT 'after-' || id, id FROM tasks WHERE id IN ('{merged}', '{conflicted}', '{failed}');
         INSERT INTO merges (id, organization_id, project_id, spec_id, target_branch, state, items)
         VALUES ('merge-1', '{ORG}', 'project-1', 'spec-1', 'omoios/spec-1', 'started', '[]');"""
+
+    def commits(*linked: tuple[str, int, int]) -> Fact:
+        packed = [vcs.LinkedCommit(task_id=one, insertions=added, deletions=gone) for one, added, gone in linked]
+        return Fact(vcs.CommitsLinked(project_id="project-1", commits=packed), "project-1")
+
     told = {"project_id": "project-1", "spec_id": "spec-1", "merge_id": "merge-1"}
     return Scenario(
         [
@@ -153,6 +158,8 @@ def coordination() -> Scenario:
                 ),
                 "merge-1",
             ),
+            commits((merged, 3, 1), (merged, 2, 0), (failed, 1, 1)),
+            commits((merged, 10, 5), ("t-gone", 1, 1), ("", 7, 7)),
             Fact(billing.ReservationUnsettled(execution_id="execution-9", spec_id="spec-1"), "reservation-9"),
             # News of a merge that is not the tasks' own.
             Fact(vcs.BranchMerged(**told | {"merge_id": "merge-0"}, task_id=conflicted), conflicted),

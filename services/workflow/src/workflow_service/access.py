@@ -149,6 +149,6 @@ ACCESS = AccessTable(
         "projects": "vcs tells how the binding of a project's repository went",
         "replica": "identity tells the limits that an organization set for itself",
         "queue": "agents tells what sandboxes of the older protocol report; fenced by attempt and sandbox",
-        "coordination": "vcs tells how merges went; each names the merge it belongs to",
+        "coordination": "vcs tells how merges went, each names the merge; and of commits, each of its task",
     },
 )

@@ -9,6 +9,7 @@ import pytest
 
 from omoios.vcs.events.v1 import events_pb2 as vcs_events
 from omoios.workflow.events.v1 import events_pb2 as own
+from servicekit.ids import new_id
 from workflow_service.coordination import merges_service
 
 
@@ -154,3 +155,27 @@ async def test_a_conflict_stops_its_branch_only_and_becomes_a_task(flow: Any) ->
     assert [one.title for one in await flow.claim()] == ["Check it all"]
     states = await flow.sql("SELECT merge_state FROM tasks WHERE id = $1", log.task_id)
     assert states[0]["merge_state"] == "merged"
+
+
+async def test_a_spec_tells_the_commits_and_lines_of_its_tasks(flow: Any) -> None:
+    project = await ready_project(flow)
+    spec = await flow.spec(project["id"])
+    await flow.call("POST", f"/specs/{spec['id']}/execute")
+    greeting, log = await flow.claim()
+    before = (await flow.call("GET", f"/specs/{spec['id']}"))["execution"]
+    assert (before["commits"], before["lines_added"], before["lines_removed"]) == (0, 0, 0)
+
+    def linked(*commits: tuple[str, int, int]) -> vcs_events.CommitsLinked:
+        packed = [vcs_events.LinkedCommit(task_id=one, insertions=new, deletions=old) for one, new, old in commits]
+        return vcs_events.CommitsLinked(project_id=project["id"], commits=packed)
+
+    # A commit that was linked by hand belongs to no task, and one of these to a task that is gone.
+    await flow.deliver(linked((greeting.task_id, 5, 1), (greeting.task_id, 2, 2), ("", 9, 9), (new_id(), 9, 9)))
+    await flow.deliver(linked((log.task_id, 10, 0)))
+    await flow.deliver(linked((log.task_id, 1, 0)))
+    for found in (
+        await flow.call("GET", f"/specs/{spec['id']}"),
+        (await flow.call("GET", f"/specs/project/{project['id']}"))["specs"][0],
+    ):
+        told = found["execution"]
+        assert (told["commits"], told["lines_added"], told["lines_removed"]) == (4, 18, 3)

@@ -28,6 +28,11 @@ def consumers(merges: MergeQueue, coordination: CoordinationService) -> Consumer
         body = event.body
         await merges.merge_finished(tx, body.merge_id, body.merged_task_ids, body.failed_task_ids, body.error)
 
+    @c.on(vcs.CommitsLinked)
+    async def commits_linked(tx: Tx, event: Event[vcs.CommitsLinked]) -> None:
+        commits = [(one.task_id, one.insertions, one.deletions) for one in event.body.commits]
+        await coordination.commits_linked(tx, commits)
+
     @c.on(billing.ReservationUnsettled)
     async def reservation_unsettled(tx: Tx, event: Event[billing.ReservationUnsettled]) -> None:
         body = event.body

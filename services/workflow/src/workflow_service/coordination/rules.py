@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 # A conflict may come up again while its resolution waits for its own merge; after so many the branch is given up.
@@ -75,3 +75,23 @@ def tried_again(old_status: str, status: str, merge_state: str) -> bool:
 def merge_delay_s(tries: int) -> float:
     """Seconds until a merge that vcs did not take is asked for again: 1 s · 2^n, at most 60 s."""
     return min(2.0 ** min(tries, 10), 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """Commits of one task that were linked, and the lines that they add and remove."""
+
+    task_id: str
+    commits: int
+    lines_added: int
+    lines_removed: int
+
+
+def by_task(commits: Iterable[tuple[str, int, int]]) -> list[Linked]:
+    """(task, lines added, removed) of single commits, summed up by task; those of no task are left out."""
+    found: dict[str, Linked] = {}
+    for task_id, added, removed in commits:
+        if task_id:
+            old = found.get(task_id, Linked(task_id, 0, 0, 0))
+            found[task_id] = Linked(task_id, old.commits + 1, old.lines_added + added, old.lines_removed + removed)
+    return list(found.values())

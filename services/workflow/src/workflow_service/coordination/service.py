@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
 from servicekit.db import Database, Tx
@@ -204,6 +204,11 @@ class CoordinationService:
             events.execution_unknown(tx, execution_id, spec_id, project_id, organization_id)
         elif execution.organization_id == organization_id:
             events.execution_restated(tx, execution)
+
+    async def commits_linked(self, tx: Tx, commits: Iterable[tuple[str, int, int]]) -> None:
+        """Count commits of tasks: (task, lines added, removed) of each that was linked."""
+        if linked := rules.by_task(commits):
+            await store.count_commits(tx, linked)
 
     async def sweep(self) -> int:
         """Finish executions and queue merges where the transaction that should have done so did not."""

@@ -9,8 +9,18 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from servicekit.db import Tx
+from workflow_service.coordination.rules import Linked
 from workflow_service.coordination.tables import Execution, Merge
 from workflow_service.queue.tables import Task, TaskDependency
+
+_COUNT_COMMITS = """
+INSERT INTO task_commits AS c (task_id, commits, lines_added, lines_removed)
+SELECT t.id, g.commits, g.added, g.removed
+FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) AS g(id, commits, added, removed)
+JOIN tasks t ON t.id = g.id ORDER BY t.id
+ON CONFLICT (task_id) DO UPDATE SET commits = c.commits + excluded.commits,
+    lines_added = c.lines_added + excluded.lines_added, lines_removed = c.lines_removed + excluded.lines_removed
+"""
 
 
 async def now(tx: Tx) -> datetime:
@@ -143,3 +153,15 @@ async def due_merges(tx: Tx, limit: int) -> list[Merge]:
         .limit(limit)
     )
     return list(rows.all())
+
+
+async def count_commits(tx: Tx, linked: Sequence[Linked]) -> None:
+    """Add to what is counted of each task, once each; tasks that are gone are left out."""
+    connection = await tx.connection()
+    await connection.execute(
+        _COUNT_COMMITS,
+        [one.task_id for one in linked],
+        [one.commits for one in linked],
+        [one.lines_added for one in linked],
+        [one.lines_removed for one in linked],
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, Integer, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -78,3 +78,14 @@ class Merge(Base):
     error: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
     finished_at: Mapped[datetime | None]
+
+
+class TaskCommits(Base):
+    """What vcs has linked of a task's work: commits, and the lines that they add and remove."""
+
+    __tablename__ = "task_commits"
+
+    task_id: Mapped[str] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True)
+    commits: Mapped[int] = mapped_column(Integer)
+    lines_added: Mapped[int] = mapped_column(BigInteger)
+    lines_removed: Mapped[int] = mapped_column(BigInteger)

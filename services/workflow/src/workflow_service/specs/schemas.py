@@ -100,7 +100,10 @@ class DesignOut(BaseModel):
 
 
 class ExecutionOut(BaseModel):
-    """Figures of the work on a spec."""
+    """Figures of the work on a spec. `commits` and lines: of its tasks, as they were linked.
+
+    Nobody measures tests yet, so that their figures are the contract's 0.
+    """
 
     overall_progress: float = 0
     test_coverage: float = 0

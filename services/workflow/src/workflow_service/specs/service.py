@@ -275,6 +275,7 @@ class SpecService:
             tasks.setdefault(row[0].spec_id, []).append(spec_task_out(*row))
         linked = await store.ticket_counts(tx, ids)
         agents = await store.active_agents(tx, ids)
+        commits = await store.commit_counts(tx, ids)
         return [
             _out(
                 spec,
@@ -282,6 +283,7 @@ class SpecService:
                 tasks.get(spec.id, []),
                 linked.get(spec.id, 0),
                 agents.get(spec.id, 0),
+                commits.get(spec.id, (0, 0, 0)),
             )
             for spec in specs
         ]
@@ -396,9 +398,23 @@ def spec_task_out(
     )
 
 
-def _out(spec: Spec, requirements: list[RequirementOut], tasks: list[SpecTaskOut], linked: int, agents: int) -> SpecOut:
+def _out(
+    spec: Spec,
+    requirements: list[RequirementOut],
+    tasks: list[SpecTaskOut],
+    linked: int,
+    agents: int,
+    work: tuple[int, int, int],
+) -> SpecOut:
     started = spec.current_execution_id is not None
-    execution = ExecutionOut(overall_progress=spec.progress, test_coverage=spec.test_coverage, active_agents=agents)
+    execution = ExecutionOut(
+        overall_progress=spec.progress,
+        test_coverage=spec.test_coverage,
+        active_agents=agents,
+        commits=work[0],
+        lines_added=work[1],
+        lines_removed=work[2],
+    )
     return SpecOut(
         id=spec.id,
         project_id=spec.project_id,

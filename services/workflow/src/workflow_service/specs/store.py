@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, func, insert, select
 
 from servicekit.db import Tx
 from servicekit.ids import new_id
+from workflow_service.coordination.tables import TaskCommits
 from workflow_service.engine.tables import Ticket
 from workflow_service.queue.rules import Hold
 from workflow_service.queue.tables import Task
@@ -168,6 +169,22 @@ async def ticket_counts(tx: Tx, spec_ids: Sequence[str]) -> dict[str, int]:
         select(Ticket.spec_id, func.count()).where(Ticket.spec_id.in_(spec_ids)).group_by(Ticket.spec_id)
     )
     return {str(row[0]): row[1] for row in rows}
+
+
+async def commit_counts(tx: Tx, spec_ids: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """(commits, lines added, lines removed) of the tasks of each spec."""
+    rows = await tx.session.execute(
+        select(
+            Task.spec_id,
+            func.sum(TaskCommits.commits),
+            func.sum(TaskCommits.lines_added),
+            func.sum(TaskCommits.lines_removed),
+        )
+        .join(TaskCommits, TaskCommits.task_id == Task.id)
+        .where(Task.spec_id.in_(spec_ids))
+        .group_by(Task.spec_id)
+    )
+    return {str(row[0]): (int(row[1]), int(row[2]), int(row[3])) for row in rows}
 
 
 async def active_agents(tx: Tx, spec_ids: Sequence[str]) -> dict[str, int]:
