@@ -121,6 +121,8 @@ def test_logins_are_limited_by_address_under_contract_limits(strict_gateway: Gat
     problem = refused[0]
     assert problem.headers["content-type"] == "application/problem+json"
     assert (problem.json()["status"], problem.json()["code"]) == (429, "edge.rate_limited")
+    # The contract's clients look for the text under `error`.
+    assert problem.json()["error"] == problem.json()["detail"] != ""
     # One token comes back every 2 s.
     assert problem.headers["retry-after"] == "2"
     assert refused[0].headers["access-control-allow-origin"] == "http://localhost:3000"

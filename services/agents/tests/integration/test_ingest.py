@@ -42,6 +42,26 @@ async def test_two_hundred_single_events_at_once_and_one_bad_fails_alone(world: 
     assert sorted(told) == list(range(1, 200))
 
 
+async def test_a_repeated_request_without_ids_is_recorded_once(world: Any) -> None:
+    sandbox = await world.sandbox()
+    name = sandbox["sandbox"]["id"]
+    headers = world.auth(sandbox["sandbox"]["token"]) | {"Idempotency-Key": "k-1"}
+    one = {"event_type": "agent.output", "event_data": {"n": 1}}
+    # Ids of now stand before and after it: what is repeated is looked for all the same.
+    await world.post(f"/sandboxes/{name}/events", one | {"event_id": new_id()}, sandbox["sandbox"]["token"])
+    path = f"/api/v1/sandboxes/{name}/events"
+    first, again = [await world.http.post(path, json=one, headers=headers) for _ in range(2)]
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert first.json()["event_id"] == again.json()["event_id"]
+    # What is not the same request is another event; the words of two lines of one batch may be equal.
+    other = await world.http.post(path, json=one | {"event_data": {"n": 2}}, headers=headers)
+    assert other.json()["event_id"] != first.json()["event_id"]
+    batch = {"events": [one, one]}
+    received = [(await world.http.post(f"{path}/batch", json=batch, headers=headers)).json() for _ in range(2)]
+    assert [(answer["accepted"], answer["duplicates"]) for answer in received] == [(2, 0), (0, 2)]
+    assert len(await world.rows("SELECT 1 FROM sandbox_events WHERE sandbox_id = $1", name)) == 5
+
+
 async def test_neighbours_in_one_batch_fail_alone(world: Any) -> None:
     good = await world.sandbox("task-1")
     gone = await world.sandbox("task-2")

@@ -23,7 +23,9 @@ def routes(service: IngestService) -> list[HotRoute]:
         body: EventCreate = call.body
         sandbox_id = call.path_params["sandbox_id"]
         events, transcripts, usage = incoming(
-            [(body.event_id, body.event_type, bytes(body.event_data), body.source)], single=True
+            [(body.event_id, body.event_type, bytes(body.event_data), body.source)],
+            single=True,
+            key=_key(call),
         )
         await service.record(Submission(call.principal, sandbox_id, events, transcripts, usage))
         return EventReceived("received", sandbox_id, body.event_type, events[0].event_id, utc_now())
@@ -35,6 +37,7 @@ def routes(service: IngestService) -> list[HotRoute]:
         events, transcripts, usage = incoming(
             [(event.event_id, event.event_type, bytes(event.event_data), event.source) for event in body.events],
             single=False,
+            key=_key(call),
         )
         receipt = await service.record(Submission(call.principal, sandbox_id, events, transcripts, usage))
         return EventBatchReceived(
@@ -63,3 +66,9 @@ def routes(service: IngestService) -> list[HotRoute]:
             responses=_PROBLEMS,
         ),
     ]
+
+
+def _key(call: HotRequest) -> str:
+    """Caller, address and Idempotency-Key, empty without one."""
+    key = call.header("Idempotency-Key")
+    return f"{call.principal.type}:{call.principal.id}:{call.request.url.path}:{key}" if key else ""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from uuid import NAMESPACE_OID, uuid5
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 from agents_service.errors import ATTEMPT_SUPERSEDED, EVENT_TOO_LARGE, SANDBOX_ENDED
 from servicekit.errors import AppError, FieldError, invalid_fields
@@ -121,6 +122,20 @@ def check_event(
     if not _UUID.fullmatch(identifier):
         raise _refused((*loc, "event_id"), "must be a UUID in its canonical form", event_id)
     return IncomingEvent(identifier, event_type, text, source, True)
+
+
+def repeated_id(key: str, place: int, event_type: str, data: bytes, source: str) -> str:
+    """The id of an event that came without one under an Idempotency-Key: the same request again has the same events.
+
+    `key` names the caller and the address, too; `place` is the event's place in the request. Its first 48 bits, the
+    time of other ids, are nought: whatever the sandbox recorded before, this one is looked for.
+    """
+    sha = hashlib.sha256()
+    for part in (key.encode(), str(place).encode(), event_type.encode(), data, source.encode()):
+        sha.update(len(part).to_bytes(8, "big"))
+        sha.update(part)
+    number = int.from_bytes(sha.digest()[:10], "big") & ~(0xF << 76) & ~(0b11 << 62)
+    return str(UUID(int=number | 0x8 << 76 | 0b10 << 62))
 
 
 def _refused(loc: tuple[str | int, ...], message: str, value: Any) -> AppError:

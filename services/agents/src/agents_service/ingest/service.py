@@ -214,14 +214,19 @@ class IngestService:
 
 
 def incoming(
-    items: Sequence[tuple[str | None, str, bytes, str]], *, single: bool
+    items: Sequence[tuple[str | None, str, bytes, str]], *, single: bool, key: str = ""
 ) -> tuple[list[IncomingEvent], list[Transcript], list[tuple[str, ModelUsage]]]:
-    """Check the `(event id, type, data, source)` of one request and lift out transcripts and usage. Raises 422, 413."""
+    """Check the `(event id, type, data, source)` of one request and lift out transcripts and usage. Raises 422, 413.
+
+    `key`: what a repetition of the request has in common with it, empty for none.
+    """
     checked: list[IncomingEvent] = []
     transcripts: list[Transcript] = []
     usage: list[tuple[str, ModelUsage]] = []
     for index, (event_id, event_type, data, source) in enumerate(items):
         loc: tuple[str | int, ...] = () if single else ("events", index)
+        if event_id is None and key:
+            event_id = rules.repeated_id(key, index, event_type, data, source)
         if event_type == "agent.completed":
             data, transcript = rules.split_transcript(event_type, data)
             if transcript is not None:

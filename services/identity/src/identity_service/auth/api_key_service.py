@@ -56,7 +56,7 @@ class ApiKeyService:
                 expires_at=utc_now() + lifetime if lifetime is not None else None,
             )
             await audit.record(tx, "api_key.created", actor_id=principal.user_id, key_id=key.id, name=body.name)
-            return ApiKeyWithSecretOut(**ApiKeyOut.of(key).model_dump(), key=secret)
+            return tx.result(ApiKeyWithSecretOut(**ApiKeyOut.of(key).model_dump(), key=secret))
 
     async def list_api_keys(self, principal: Principal) -> list[ApiKeyOut]:
         """The caller's keys, newest first, ended ones included, 200 at most."""
@@ -107,7 +107,7 @@ class ApiKeyService:
                 replaces=old.id,
                 grace_hours=grace_hours,
             )
-            return ApiKeyWithSecretOut(**ApiKeyOut.of(key).model_dump(), key=secret)
+            return tx.result(ApiKeyWithSecretOut(**ApiKeyOut.of(key).model_dump(), key=secret))
 
     async def page_of_organization(
         self, tx: Tx, organization_id: str, before: str | None, limit: int

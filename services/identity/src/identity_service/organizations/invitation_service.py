@@ -81,7 +81,7 @@ class InvitationService:
                 )
                 events.invitation_sent(tx, invitation, role.name)
                 await note(tx, "invitation.sent", principal, organization_id, invitation=invitation.id, role=role.name)
-                return await self._send(tx, principal, standing.organization, invitation, role, token)
+                return tx.result(await self._send(tx, principal, standing.organization, invitation, role, token))
         except IntegrityError as error:
             raise INVITATION_EXISTS() from error
 
@@ -106,7 +106,7 @@ class InvitationService:
         """
         try:
             async with self._db.uow() as tx:
-                return await self._sent_again(tx, principal, organization_id, invitation_id)
+                return tx.result(await self._sent_again(tx, principal, organization_id, invitation_id))
         except IntegrityError as error:
             # It had expired, and the address has got another one since.
             raise INVITATION_EXISTS() from error

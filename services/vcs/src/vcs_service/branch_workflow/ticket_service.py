@@ -91,13 +91,15 @@ class TicketBranchService:
             commits = await self._commits.between(ticket.project_id, base, head)
         except AppError as error:
             return FinishedOut(success=False, error=_said(error))
-        if branch is not None:
-            async with self._db.uow() as tx:
-                locked = await ticket_branches.find(tx, ticket.ticket_id, lock=True)
-                if locked is not None and locked.state != ticket_branches.MERGED:
-                    await ticket_branches.finish(tx, ticket.ticket_id, head)
-                await self._commits.link_ticket_branch(tx, branch, commits, agent_id=principal.id)
-        return FinishedOut(success=True, head_sha=head, commits=len(commits))
+        finished = FinishedOut(success=True, head_sha=head, commits=len(commits))
+        if branch is None:
+            return finished
+        async with self._db.uow() as tx:
+            locked = await ticket_branches.find(tx, ticket.ticket_id, lock=True)
+            if locked is not None and locked.state != ticket_branches.MERGED:
+                await ticket_branches.finish(tx, ticket.ticket_id, head)
+            await self._commits.link_ticket_branch(tx, branch, commits, agent_id=principal.id)
+            return tx.result(finished)
 
     async def merge(self, principal: Principal, body: MergeBranch) -> MergedOut:
         """Merges a ticket's work into a branch of ours (`omoios/<default branch>` unless another is named).
@@ -152,13 +154,15 @@ class TicketBranchService:
                 conflicting_files=list(merged.files),
                 error="Both sides changed the same places.",
             )
+        answer = MergedOut(success=True, merge_sha=merged.sha, target_branch=target)
         if branch is not None and head is not None:
             async with self._db.uow() as tx:
                 await ticket_branches.merged(tx, ticket.ticket_id, head, merged.sha)
                 await self._commits.link_ticket_branch(tx, branch, commits, agent_id=principal.id)
+                tx.result(answer)
             if body.delete_branch_after:
                 await self._mirrors.delete_ref(ticket.project_id, mirror_rules.head_ref(branch.branch), head)
-        return MergedOut(success=True, merge_sha=merged.sha, target_branch=target)
+        return answer
 
     async def status(self, principal: Principal, body: BranchStatus) -> StatusOut:
         """How a branch stands to the default branch, and whether merging it there would conflict."""
