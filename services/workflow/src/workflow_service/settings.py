@@ -27,6 +27,12 @@ class Settings(ServiceSettings):
     """Claims in a row that may end without a sandbox, for want of a repository for example, before the task fails.
     With the pauses between them twenty take about an hour."""
 
+    free_releases: int = Field(default=5, ge=0)
+    """Times in a row that a task may be given back, by a runner that stops for example, and be claimable at once."""
+    release_limit: int = Field(default=50, ge=1)
+    """Times in a row that a task may be given back before it fails. With the pauses between them fifty take more than
+    three hours, so that a service which is away for long fails no task."""
+
     ticket_human_review: bool = False
     """Whether a new ticket waits for an approval before it may have work."""
     approval_timeout_seconds: int = Field(default=1800, ge=60, le=86400)

@@ -191,6 +191,8 @@ class DependencyMachine(RuleBasedStateMachine):
                 node.status = "failed"
             else:
                 self.world.do(claims.release([ref], ""))
+                # How often a task may be given back before it has to wait is the other machine's matter.
+                self.world.do(self.world.fetch("UPDATE tasks SET releases = 0 WHERE id = $1", claimed.id))
         self.check()
 
     @rule(place=PLACES, action=st.sampled_from(["cancel", "fail", "retry"]))

@@ -49,6 +49,7 @@ class Known:
     sandbox: str | None = None
     retries: int = 0
     leases_lost: int = 0
+    releases: int = 0
     waits: bool = False
     depends_on: set[str] = field(default_factory=set)
     version: int = 0
@@ -129,6 +130,8 @@ class QueueMachine(RuleBasedStateMachine):
             (answer,) = self.world.do(claims.release([ref], ""))
             if held:
                 self.back(task)
+                task.releases += 1
+                task.waits = task.releases > self.world.settings.free_releases
             held = False
         assert (answer.state is Attempt.HELD) == held
         self.check()
@@ -156,6 +159,7 @@ class QueueMachine(RuleBasedStateMachine):
         if held and not permanent and task.retries < 2:
             self.back(task)
             task.retries += 1
+            task.releases = 0
             task.waits = True
         elif held:
             task.status = "failed"
@@ -219,7 +223,7 @@ class QueueMachine(RuleBasedStateMachine):
             task.waits = False
             if action == "retry":
                 self.back(task)
-                task.retries = task.leases_lost = 0
+                task.retries = task.leases_lost = task.releases = 0
             else:
                 task.status = "cancelled" if action == "cancel" else "failed"
         self.check()

@@ -100,6 +100,7 @@ def test_every_reason_is_told() -> None:
         waits_for=(("t1", "first", "running", "none"), ("t2", "second", "completed", "pending")),
         not_before=NOW + timedelta(seconds=5),
         start_error=None,
+        releases=0,
         now=NOW,
         required_capabilities=(),
         project_active=5,

@@ -167,7 +167,10 @@ class ClaimService:
 
     async def _give_back(self, tasks: Sequence[Claimed], reason: str = "claimer has gone") -> None:
         """Nobody will be answered with these tasks."""
-        await self.release([AttemptRef(task.id, task.attempt, task.sandbox_id) for task in tasks], reason)
+        for task in sorted(tasks, key=lambda one: one.id):
+            async with self._db.uow() as tx:
+                await self.put_back(tx, AttemptRef(task.id, task.attempt, task.sandbox_id))
+        log.info("claims_given_back", tasks=len(tasks), reason=reason)
 
     async def start(self, attempts: Sequence[AttemptRef]) -> list[AttemptAnswer]:
         """The attempts have begun: assigned → running. Starting twice is starting once."""
@@ -291,6 +294,7 @@ class ClaimService:
         requeue(task, now)
         task.error_message = error
         task.retry_count += 1
+        task.releases = 0
         task.not_before = now + timedelta(seconds=decision.delay_s)
         task.rescore_at = now
         metrics.task(tx, "retried")
@@ -303,39 +307,58 @@ class ClaimService:
     async def release(
         self, attempts: Sequence[AttemptRef], reason: str, *, start_failed: bool = False
     ) -> list[AttemptAnswer]:
-        """Give tasks back without counting a retry; another attempt may take them at once.
+        """Give tasks back without counting a retry; another attempt may take them at once the first times.
 
         `start_failed`: no sandbox could be made. They wait longer each time and fail after so many times in a row.
         """
         answers = []
         for ref in sorted(attempts, key=lambda one: one.task_id):
             async with self._db.uow() as tx:
-                state = await self.release_one(tx, ref, reason if start_failed else None)
+                state = await self.release_one(tx, ref, reason, start_failed=start_failed)
             answers.append(AttemptAnswer(ref.task_id, ref.attempt, state))
         if reason:
             log.info("tasks_released", tasks=len(answers), reason=reason[:200])
         return answers
 
-    async def release_one(self, tx: Tx, ref: AttemptRef, start_error: str | None = None) -> Attempt:
-        """Give one task back if this attempt still holds it; `start_error` counts as a failed start. Joins."""
+    async def release_one(self, tx: Tx, ref: AttemptRef, reason: str, *, start_failed: bool = False) -> Attempt:
+        """Give one task back if this attempt still holds it, as `release`. Joins a transaction."""
         found = await locks_store.lock(tx, ref.task_id)
         state = Attempt.LOST if found is None else _state(found[0], ref)
         if found is None or state is not Attempt.HELD:
             return state
-        if start_error is not None:
-            await self._start_failed(tx, *found, start_error)
+        if start_failed:
+            await self._start_failed(tx, *found, reason)
         else:
-            await self._requeue(tx, *found, "released")
+            await self._released(tx, *found, reason)
         return Attempt.LOST
+
+    async def put_back(self, tx: Tx, ref: AttemptRef) -> None:
+        """Have a task claimable again that this attempt holds and that no sandbox was ever told of. Joins."""
+        found = await locks_store.lock(tx, ref.task_id)
+        if found is not None and _state(found[0], ref) is Attempt.HELD:
+            await self._requeue(tx, *found, "released")
+
+    async def _released(self, tx: Tx, task: Task, now: datetime, reason: str) -> None:
+        held_s = (now - task.claimed_at).total_seconds() if task.claimed_at else 0.0
+        task.releases = rules.releases_in_row(task.releases, held_s)
+        if task.releases >= self._settings.release_limit:
+            error = f"The task was given back {task.releases} times in a row: {reason[:500] or 'no reason was told'}"
+            await self._give_up(tx, task, now, error, "release")
+            return
+        pause_s = rules.release_pause_s(task.releases, self._settings.free_releases, random.uniform(0.75, 1.25))
+        await self._requeue(tx, task, now, "released", now + timedelta(seconds=pause_s) if pause_s else None)
+
+    async def _give_up(self, tx: Tx, task: Task, now: datetime, error: str, failed_by: str) -> None:
+        old_status = task.status
+        await self._queue.fail(tx, task, now, error, failed_by)
+        await self._queue.tell(tx, [TaskChange(task, old_status)])
 
     async def _start_failed(self, tx: Tx, task: Task, now: datetime, reason: str) -> None:
         task.start_failures += 1
         task.start_error = reason[:500]
         if task.start_failures >= self._settings.start_failure_limit:
-            old_status = task.status
             error = f"The task could not be started, {task.start_failures} times in a row: {task.start_error}"
-            await self._queue.fail(tx, task, now, error, "start")
-            await self._queue.tell(tx, [TaskChange(task, old_status)])
+            await self._give_up(tx, task, now, error, "start")
             return
         pause_s = rules.start_backoff_s(task.start_failures, random.uniform(0.75, 1.25))
         await self._requeue(tx, task, now, "start_failed", now + timedelta(seconds=pause_s))
@@ -416,10 +439,8 @@ class ClaimService:
             task.leases_lost += 1
             metrics.leases(tx, "expired", 1)
             if task.leases_lost >= self._settings.lease_loss_limit:
-                old_status = task.status
                 error = f"The sandbox of this task was lost {task.leases_lost} times."
-                await self._queue.fail(tx, task, now, error, "lease")
-                await self._queue.tell(tx, [TaskChange(task, old_status)])
+                await self._give_up(tx, task, now, error, "lease")
                 return
             await self._requeue(tx, task, now, "lease_expired")
 

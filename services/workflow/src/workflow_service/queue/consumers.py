@@ -40,7 +40,8 @@ def consumers(claims: ClaimService, limits: LimitService) -> Consumers:
     async def sandbox_ended(tx: Tx, event: Event[agents.SandboxEnded]) -> None:
         # Lost: its task goes on without it. Where the task still waits for it, its member or agent is gone.
         if event.body.reason == "lost":
-            await claims.release_one(tx, AttemptRef(event.body.task_id, event.body.attempt, event.body.sandbox_id))
+            ref = AttemptRef(event.body.task_id, event.body.attempt, event.body.sandbox_id)
+            await claims.release_one(tx, ref, "its sandbox was lost")
 
     @c.on(billing.AccountChanged)
     async def account_changed(tx: Tx, event: Event[billing.AccountChanged]) -> None:

@@ -165,6 +165,20 @@ def start_backoff_s(failures: int, jitter: float) -> float:
     return min(BACKOFF_BASE_S * 2.0 ** min(failures, 20), START_BACKOFF_CAP_S) * jitter
 
 
+RELEASE_FORGOTTEN_S = 300.0
+"""An attempt that worked for so long before it gave its task back does not go round in circles."""
+
+
+def releases_in_row(before: int, held_s: float) -> int:
+    """How often a task was given back in a row, when an attempt gives it back that held it for `held_s` seconds."""
+    return 1 if held_s >= RELEASE_FORGOTTEN_S else before + 1
+
+
+def release_pause_s(releases: int, free: int, jitter: float) -> float:
+    """Seconds before a task that was given back is handed out again: 0 the first `free` times, then as for starts."""
+    return start_backoff_s(releases - free, jitter) if releases > free else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What follows a failed attempt. `delay_s` counts only with `retry`."""

@@ -450,6 +450,7 @@ def reset(task: Task, now: datetime) -> None:
     task.retry_count = 0
     task.leases_lost = 0
     task.start_failures, task.start_error = 0, None
+    task.releases = 0
     task.error_message = None
     task.end_reason = None
     task.not_before = None

@@ -96,6 +96,8 @@ class Task(Base):
     start_failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     """Claims in a row after which no sandbox could be made; `start_error` says why the last one could not."""
     start_error: Mapped[str | None]
+    releases: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    """Times in a row that an attempt gave the task back soon after it had taken it, without an end."""
     retry_count: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     max_retries: Mapped[int] = mapped_column(Integer, server_default=text("3"))
     timeout_seconds: Mapped[int | None] = mapped_column(Integer)

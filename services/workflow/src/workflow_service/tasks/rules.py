@@ -28,6 +28,7 @@ class Surroundings:
     waits_for: tuple[tuple[str, str, str, str], ...]
     not_before: datetime | None
     start_error: str | None
+    releases: int
     now: datetime
     required_capabilities: tuple[str, ...]
     project_active: int
@@ -55,6 +56,8 @@ def reasons(task: Surroundings) -> list[Reason]:
         again = f"It is tried again in {seconds:.1f} s."
         if task.start_error is not None:
             found.append(Reason("start_failed", f"It could not be started: {task.start_error} {again}"))
+        elif task.releases:
+            found.append(Reason("released", f"It was given back {task.releases} times in a row. {again}"))
         else:
             found.append(Reason("backoff", again))
     if 0 <= task.project_cap <= task.project_active:

@@ -207,6 +207,7 @@ class TaskService:
                 ),
                 not_before=task.not_before,
                 start_error=task.start_error if task.start_failures else None,
+                releases=task.releases,
                 now=around.now,
                 required_capabilities=tuple(task.required_capabilities),
                 project_active=around.project_active,
