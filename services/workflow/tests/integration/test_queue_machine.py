@@ -87,6 +87,16 @@ class QueueMachine(RuleBasedStateMachine):
     def back(self, task: Known) -> None:
         task.status, task.sandbox = "pending", None
 
+    def prolong_waits(self) -> None:
+        """A pause of a second may end between two steps; here only `wait` ends pauses."""
+        self.world.do(
+            self.world.fetch(
+                "UPDATE tasks SET not_before = not_before + interval '1 day' WHERE organization_id = $1"
+                " AND not_before IS NOT NULL",
+                self.organization,
+            )
+        )
+
     @initialize(edges=st.sets(st.sampled_from(list(itertools.combinations(range(TASKS), 2))), max_size=4))
     def planned(self, edges: set[tuple[int, int]]) -> None:
         for place in range(TASKS):
@@ -132,6 +142,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.back(task)
                 task.releases += 1
                 task.waits = task.releases > self.world.settings.free_releases
+                self.prolong_waits()
             held = False
         assert (answer.state is Attempt.HELD) == held
         self.check()
@@ -161,6 +172,7 @@ class QueueMachine(RuleBasedStateMachine):
             task.retries += 1
             task.releases = 0
             task.waits = True
+            self.prolong_waits()
         elif held:
             task.status = "failed"
         self.check()
