@@ -69,3 +69,28 @@ async def test_it_fails_in_the_end_and_can_be_tried_again(flow: Any) -> None:
     assert (await flow.call("GET", f"/specs/{spec['id']}/execution-status"))["execution_status"] == "failed"
     await flow.call("POST", f"/specs/{spec['id']}/execute")
     assert sorted(one.task_id for one in await flow.claim()) == first
+
+
+async def test_an_execution_says_that_its_repository_failed_and_goes_on_when_it_is_tried_again(flow: Any) -> None:
+    project = await flow.project(repository_url="https://example.com/r.git")
+    await flow.job("bind-repositories")()
+    spec = await flow.spec(project["id"])
+    await flow.call("POST", f"/specs/{spec['id']}/execute")
+    status = f"/specs/{spec['id']}/execution-status"
+    assert (await flow.call("GET", status))["blocked_reason"] is None, "it may still become ready"
+    await flow.deliver(vcs_events.RepositoryFailed(project_id=project["id"], error="no such host."))
+    found = await flow.call("GET", status)
+    assert found["execution_status"] == "executing"
+    said = "The project's repository could not be mirrored: no such host. Naming its repository_url again"
+    assert found["blocked_reason"].startswith(said)
+    (task, *_) = await flow.call("GET", "/tasks")
+    assert (await reasons(flow, task["id"]))["repository_not_ready"].startswith(said)
+    assert await flow.claim() == []
+    await flow.call("PATCH", f"/projects/{project['id']}", json={"repository_url": "https://example.com/r.git"})
+    assert (await flow.call("GET", status))["blocked_reason"] is None
+    await flow.job("bind-repositories")()
+    await flow.deliver(
+        vcs_events.RepositoryReady(project_id=project["id"], default_branch="main", head_sha="f" * 40), version=2
+    )
+    assert (await flow.call("GET", status))["blocked_reason"] is None
+    assert len(await flow.claim()) == 2

@@ -101,6 +101,7 @@ def test_every_reason_is_told() -> None:
         not_before=NOW + timedelta(seconds=5),
         start_error=None,
         releases=0,
+        repository_error=None,
         now=NOW,
         required_capabilities=(),
         project_active=5,

@@ -83,6 +83,16 @@ HOLD_TEXT: Mapping[Hold, tuple[str, str]] = {
 }
 
 
+def repository_problem(state: str, error: str | None) -> str | None:
+    """Why a project's repository cannot be used unless someone acts, None where it can or may become so by itself."""
+    if state != "failed":
+        return None
+    return (
+        f"The project's repository could not be mirrored: {(error or 'unknown reason').rstrip('.')}."
+        " Naming its repository_url again has it tried again."
+    )
+
+
 class Attempt(Enum):
     """What an attempt is told about its hold on the task."""
 

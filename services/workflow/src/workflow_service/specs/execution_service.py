@@ -26,6 +26,8 @@ from workflow_service.errors import (
     SPEC_ARCHIVED,
 )
 from workflow_service.projects.service import ProjectService
+from workflow_service.projects.tables import Project
+from workflow_service.queue.rules import repository_problem
 from workflow_service.specs import rules, store
 from workflow_service.specs.schemas import (
     ExecuteOut,
@@ -172,10 +174,8 @@ class SpecExecutionService:
         if spec.archived:
             raise SPEC_ARCHIVED()
         project = await self._projects.find(tx, spec.project_id)
-        if project is not None and project.repository_state == "failed":
-            raise REPOSITORY_NOT_READY(
-                f"The project's repository could not be mirrored: {project.repository_error or 'unknown reason'}."
-            )
+        if (problem := _problem_of(project)) is not None:
+            raise REPOSITORY_NOT_READY(problem)
         if project is not None and rules.requires_approval(project.settings):
             if not spec.requirements_approved:
                 raise REQUIREMENTS_NOT_APPROVED()
@@ -211,6 +211,8 @@ class SpecExecutionService:
             spec = await self._specs.require(tx, principal, "document:read", spec_id)
             counts = await store.task_counts(tx, spec_id)
             planned = await store.planned_counts(tx, spec_id)
+            runs = await self._coordination.open_of(tx, spec_id) is not None
+            blocked = _problem_of(await self._projects.find(tx, spec.project_id)) if runs else None
         by_group = dict.fromkeys(rules.SPEC_TASK_STATUSES, 0)
         by_state: dict[str, int] = {}
         for status, merge_state, held, number in counts:
@@ -230,6 +232,7 @@ class SpecExecutionService:
             execution_status=spec.execution_status,
             target_branch=spec.target_branch,
             tasks_by_state=by_state,
+            blocked_reason=blocked,
         )
 
     async def phase_data(self, principal: Principal, spec_id: str) -> PhaseData:
@@ -347,6 +350,11 @@ def _sentence(begun: Begun) -> str:
     if begun.execution_id is None:
         return "None of these tasks is left to execute"
     return f"Execution started with {begun.to_do} task(s)" if begun.new else "The spec is being executed"
+
+
+def _problem_of(project: Project | None) -> str | None:
+    """Why the project's repository keeps its work from going on, None where it does not."""
+    return None if project is None else repository_problem(project.repository_state, project.repository_error)
 
 
 def _change(spec_id: str, execution: Execution | None) -> ExecutionChange:

@@ -224,7 +224,7 @@ class StatusCounts(BaseModel):
 
 
 class ExecutionStatus(BaseModel):
-    """How the work on a spec stands. `progress`: 0 to 100."""
+    """How the work on a spec stands. `progress`: 0 to 100; `blocked_reason`: why none of it can go on until then."""
 
     spec_id: str
     total_tasks: int
@@ -235,6 +235,7 @@ class ExecutionStatus(BaseModel):
     execution_status: str
     target_branch: str
     tasks_by_state: dict[str, int]
+    blocked_reason: str | None
 
 
 class PhaseData(BaseModel):

@@ -31,6 +31,7 @@ class Surroundings:
     releases: int
     now: datetime
     required_capabilities: tuple[str, ...]
+    repository_error: str | None
     project_active: int
     project_cap: int
     organization_active: int
@@ -47,6 +48,9 @@ def reasons(task: Surroundings) -> list[Reason]:
     if task.status != PENDING:
         return [Reason(task.status, f"The task is {task.status}.")]
     found = [Reason(*HOLD_TEXT[hold]) for hold in Hold if task.holds & hold]
+    if task.holds & Hold.REPOSITORY_NOT_READY and task.repository_error is not None:
+        code = HOLD_TEXT[Hold.REPOSITORY_NOT_READY][0]
+        found = [Reason(code, task.repository_error) if one.code == code else one for one in found]
     for task_id, title, status, merge_state in task.waits_for:
         state = f"its branch is {merge_state}" if status == "completed" else f"it is {status}"
         code = "dependency_not_merged" if status == "completed" else "dependency_not_completed"

@@ -198,6 +198,7 @@ class TaskService:
             task = await self.require(tx, principal, "task:read", task_id)
             around = await self._queue.readiness(tx, task, self._settings.project_concurrency)
             limits = await self._limits.known(tx, task.organization_id)
+            repository = await store.repository_of(tx, task.project_id)
         found = rules.reasons(
             rules.Surroundings(
                 status=task.status,
@@ -210,6 +211,7 @@ class TaskService:
                 releases=task.releases,
                 now=around.now,
                 required_capabilities=tuple(task.required_capabilities),
+                repository_error=queue_rules.repository_problem(*repository),
                 project_active=around.project_active,
                 project_cap=around.project_cap,
                 organization_active=around.organization_active,

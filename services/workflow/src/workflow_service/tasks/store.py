@@ -11,6 +11,7 @@ from sqlalchemy import column as sql_column
 from sqlalchemy.orm import aliased
 
 from servicekit.db import Tx
+from workflow_service.projects.tables import Project
 from workflow_service.queue.tables import Task, TaskDependency
 
 BLOCKED_LIMIT = 500
@@ -110,3 +111,10 @@ async def at_work(
         select(Task, func.clock_timestamp()).where(*where).order_by(Task.claimed_at, Task.id).limit(limit)
     )
     return [(row[0], row[1]) for row in rows]
+
+
+async def repository_of(tx: Tx, project_id: str) -> tuple[str, str | None]:
+    """(state, error) of a project's repository."""
+    query = select(Project.repository_state, Project.repository_error).where(Project.id == project_id)
+    row = (await tx.session.execute(query)).one()
+    return row[0], row[1]
