@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omoios.vcs.v1.vcs_pb2_grpc import add_VcsServiceServicer_to_server
 from servicekit.db import Database
-from servicekit.events import Bus
+from servicekit.events import Bus, ReplicaSource
 from servicekit.host import Job, Service, run
 from servicekit.rpc import RpcChannels, RpcServicer
 from vcs_service import errors, replica
@@ -12,6 +12,7 @@ from vcs_service.access import ACCESS
 from vcs_service.branch_workflow import routes as branch_workflow_routes
 from vcs_service.branch_workflow.service import BranchService
 from vcs_service.branch_workflow.ticket_service import TicketBranchService
+from vcs_service.clients import WorkflowClient
 from vcs_service.commits import routes as commits_routes
 from vcs_service.commits.adapters import CommitReader
 from vcs_service.commits.service import CommitService
@@ -34,9 +35,10 @@ def build(settings: Settings) -> Service:
     mirrors = Mirrors(git, public_only=public_only)
     mirror = MirrorService(db, mirrors, settings)
     merging = MergingService(db, mirror, Merger(mirrors))
-    tickets = replica.Tickets(db)
+    tickets = replica.Tickets(db, WorkflowClient(channels))
     commits = CommitService(db, CommitReader(git), tickets)
     branches = BranchService(db, mirror, commits)
+    merging.finish_by(branches.head_to_merge)
     ticket_branches = TicketBranchService(db, mirror, merging, commits, branches, tickets)
     return Service(
         name="vcs",
@@ -55,6 +57,7 @@ def build(settings: Settings) -> Service:
             )
         ],
         consumers=[replica.consumers()],
+        replicas=[ReplicaSource("tickets", tickets.rebuild)],
         jobs=[
             Job("mirror-repositories", every_s=5.0, run=mirror.mirror_due, timeout_s=3600.0, wake=mirror.bound),
             Job("run-merges", every_s=5.0, run=merging.run_open, timeout_s=3600.0, wake=merging.accepted),

@@ -17,6 +17,7 @@ from sqlalchemy import insert
 from omoios.vcs.v1 import vcs_pb2 as pb
 from omoios.vcs.v1.vcs_pb2_grpc import VcsServiceStub
 from omoios.workflow.events.v1 import events_pb2 as workflow_events
+from omoios.workflow.v1 import workflow_pb2, workflow_pb2_grpc
 from servicekit.host import Running
 from servicekit.ids import new_id
 from servicekit.testing.hosting import HostedSigning, ServiceHosts
@@ -54,6 +55,26 @@ def commit(work: Path, files: dict[str, str], message: str, **environment: str) 
     return git("rev-parse", "HEAD", cwd=work)
 
 
+class FakeWorkflow(workflow_pb2_grpc.WorkflowServiceServicer):
+    """Tells the tickets that it was given."""
+
+    def __init__(self) -> None:
+        self.tickets: dict[str, workflow_pb2.Ticket] = {}
+        self.asked: list[str] = []
+
+    async def BatchGetTickets(self, request: Any, context: Any) -> workflow_pb2.BatchGetTicketsResponse:
+        self.asked += request.ids
+        found = [self.tickets[one] for one in request.ids if one in self.tickets]
+        return workflow_pb2.BatchGetTicketsResponse(tickets=found)
+
+    async def ListTicketSnapshot(self, request: Any, context: Any) -> workflow_pb2.ListTicketSnapshotResponse:
+        left = sorted(one for one in self.tickets if one > request.page_token)
+        page = left[:2]
+        return workflow_pb2.ListTicketSnapshotResponse(
+            tickets=[self.tickets[one] for one in page], next_page_token=page[-1] if len(left) > len(page) else ""
+        )
+
+
 @dataclass
 class Vcs:
     """The running service, calls to it as the other services make them, and a repository."""
@@ -63,6 +84,7 @@ class Vcs:
     channel: grpc.aio.Channel
     origin: Path
     folder: Path
+    workflow: FakeWorkflow
 
     @property
     def http(self) -> Any:
@@ -180,13 +202,21 @@ def origin(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def vcs(service_host: ServiceHosts, signing: HostedSigning, origin: Path, tmp_path: Path) -> AsyncIterator[Vcs]:
+async def vcs(
+    service_host: ServiceHosts, signing: HostedSigning, rpc_stub: Any, origin: Path, tmp_path: Path
+) -> AsyncIterator[Vcs]:
     os.umask(0o022)
+    workflow = FakeWorkflow()
     running = await service_host(
-        build, "vcs", listen=True, data_dir=tmp_path / "data", repository_roots=[str(origin.parent)]
+        build,
+        "vcs",
+        listen=True,
+        rpc_targets={"workflow": await rpc_stub(workflow)},
+        data_dir=tmp_path / "data",
+        repository_roots=[str(origin.parent)],
     )
     async with grpc.aio.insecure_channel(f"127.0.0.1:{running.rpc_port}") as channel:
-        yield Vcs(running, signing, channel, origin, tmp_path)
+        yield Vcs(running, signing, channel, origin, tmp_path, workflow)
 
 
 def ticket_created(ticket_id: str, project_id: str, title: str = "A ticket") -> workflow_events.TicketCreated:

@@ -8,9 +8,10 @@ import uuid
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from omoios.vcs.v1 import vcs_pb2 as pb
+from omoios.workflow.v1 import workflow_pb2
 from servicekit.events import Event
 from servicekit.ids import new_id
 from servicekit.testing.problems import assert_problem
@@ -449,6 +450,38 @@ class TestReplica:
             event: Event[Any] = Event(headers, "workflow.ticket.created.v1", body.SerializeToString())
             async with vcs.running.service.db.uow() as tx:
                 await group.sources["workflow"].handlers[event.type](tx, [event])
-        found = await replica.Tickets(vcs.running.service.db).find(ticket)
-        assert found is not None
+        found = await ticket_row(vcs, ticket)
         assert (found.project_id, found.organization_id) == ("project-1", ORGANIZATION)
+
+    async def test_a_ticket_that_was_not_told_is_asked_for_once(self, vcs: Vcs) -> None:
+        ticket, member = new_id(), await vcs.user("member")
+        vcs.workflow.tickets[ticket] = owned(ticket)
+        path = f"{COMMITS}/ticket/{ticket}"
+        for _ in range(2):
+            assert (await vcs.http.get(path, headers=member)).json() == {"commits": [], "total": 0}
+        assert vcs.workflow.asked == [ticket]
+        foreign = await vcs.http.get(path, headers=await vcs.user("owner", "org-2"))
+        assert_problem(foreign, 404, "vcs.ticket_not_found")
+        nobody_s = await vcs.http.get(f"{COMMITS}/ticket/{new_id()}", headers=member)
+        assert_problem(nobody_s, 404, "vcs.ticket_not_found")
+
+    async def test_the_replica_is_rebuilt_from_its_owner(self, vcs: Vcs) -> None:
+        tickets = [new_id() for _ in range(5)]
+        vcs.workflow.tickets = {one: owned(one, f"Title {number}") for number, one in enumerate(tickets)}
+        (source,) = vcs.running.service.replicas
+        for _ in range(2):
+            assert await source.rebuild() == 5
+        found = [await ticket_row(vcs, one) for one in tickets]
+        assert [(one.title, one.organization_id) for one in found] == [(f"Title {n}", ORGANIZATION) for n in range(5)]
+
+
+def owned(ticket_id: str, title: str = "A ticket") -> workflow_pb2.Ticket:
+    """A ticket as workflow has it."""
+    return workflow_pb2.Ticket(id=ticket_id, organization_id=ORGANIZATION, project_id="project-1", title=title)
+
+
+async def ticket_row(vcs: Vcs, ticket_id: str) -> replica.ReplicaTicket:
+    """The row of a ticket in the replica."""
+    async with vcs.running.service.db.reader() as tx:
+        query = select(replica.ReplicaTicket).where(replica.ReplicaTicket.ticket_id == ticket_id)
+        return (await tx.session.execute(query)).scalar_one()

@@ -17,7 +17,7 @@ from vcs_service.merging import rules
 from vcs_service.merging.adapters import Merger
 from vcs_service.mirror import leases_service as leases
 
-from .conftest import ORGANIZATION, Vcs, git
+from .conftest import ORGANIZATION, Vcs, commit, git, with_token
 
 TARGET = "omoios/spec"
 
@@ -238,3 +238,33 @@ class TestMerge:
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await vcs.call("StartMerge", request, "workflow")
         assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_branch_whose_worker_did_not_finish_it_is_finished_before_its_merge(vcs: Vcs) -> None:
+    project = await vcs.project()
+    ticket = await vcs.ticket(project)
+
+    async def pushed(task_id: str) -> str:
+        branch, token = await vcs.branch(project, task_id, base=TARGET, ticket_id=ticket)
+
+        def push() -> str:
+            clone = vcs.clone(project, token, branch.branch, task_id)
+            head = commit(clone, {f"{task_id}.txt": "x\n"}, f"Work on {task_id}")
+            git("push", "-q", "origin", "HEAD", cwd=clone, **with_token(token))
+            return head
+
+        return await asyncio.to_thread(push)
+
+    told, silent = await pushed("told"), await pushed("silent")
+    wrong = await pushed("wrong")
+    await vcs.branch(project, "nothing", base=TARGET, ticket_id=ticket)
+    items = [item("told", told), item("silent", ""), item("wrong", told), item("nothing", ""), item("unknown", "")]
+    done = await merge(vcs, project, *items)
+    outcomes = {one.task_id: one.outcome for one in done.outcomes}
+    assert outcomes == {
+        "told": "merged", "silent": "merged", "wrong": "failed", "nothing": "empty", "unknown": "empty",
+    }  # fmt: skip
+    (refused,) = [one for one in done.outcomes if one.outcome == "failed"]
+    assert wrong in refused.error
+    answer = await vcs.http.get(f"/api/v1/commits/ticket/{ticket}", headers=await vcs.user())
+    assert {one["commit_sha"] for one in answer.json()["commits"]} == {told, silent}

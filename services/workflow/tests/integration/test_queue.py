@@ -10,6 +10,7 @@ import pytest
 
 from omoios.identity.events.v1 import events_pb2 as identity
 from omoios.identity.v1 import identity_pb2 as identity_v1
+from omoios.vcs.events.v1 import events_pb2 as vcs_events
 from omoios.workflow.v1 import workflow_pb2 as pb
 from servicekit import telemetry
 from servicekit.errors import AppError
@@ -357,3 +358,37 @@ async def test_an_older_sandbox_reports_by_events(flow: Any) -> None:
         sandbox_id=new_id(), task_id=first.task_id, attempt=9, event_type="agent.failed", data_json=b"not json"
     )
     await flow.deliver(stale)
+
+
+async def test_what_an_older_sandbox_says_of_its_branch_is_checked(flow: Any) -> None:
+    from omoios.agents.events.v1 import events_pb2 as agents
+
+    project = await flow.project(repository_url="https://example.com/r.git")
+    await flow.deliver(vcs_events.RepositoryReady(project_id=project["id"], default_branch="main", head_sha="f" * 40))
+    spec = await flow.spec(project["id"], plan_of(4))
+    await flow.call("POST", f"/specs/{spec['id']}/execute")
+    tasks = await flow.claim()
+    own = [f"omoios-tasks/{one.task_id}/{one.attempt}" for one in tasks]
+    said: list[dict[str, Any]] = [
+        {"head_sha": "a" * 40, "branch_name": own[0]},
+        {"head_sha": "b" * 40, "branch_name": "feature/somebody-else"},
+        {"head_sha": "--upload-pack=x", "branch_name": own[2]},
+        {},
+    ]
+    for task, fields in zip(tasks, said, strict=True):
+        data = json.dumps({"validation_passed": True} | fields).encode()
+        report = agents.SandboxLifecycleReported(
+            sandbox_id=task.sandbox_id, task_id=task.task_id, attempt=task.attempt,
+            event_type="continuous.completed", data_json=data,
+        )  # fmt: skip
+        await flow.deliver(report)
+    await flow.job("run-merges")()
+    (first,) = flow.vcs.merges
+    # vcs finishes each branch before it merges it, and knows where those stand of which nothing true was said.
+    items = [(one.task_id, one.branch, one.head_sha) for one in first.items]
+    assert items == [(tasks[0].task_id, own[0], "a" * 40)]
+    await flow.merge_all()
+    rows = await flow.sql("SELECT id, merge_state, branch, head_sha FROM tasks")
+    found = {row["id"]: tuple(row)[1:] for row in rows}
+    heads = ["a" * 40, None, None, None]
+    assert found == {task.task_id: ("merged", own[place], heads[place]) for place, task in enumerate(tasks)}

@@ -120,6 +120,19 @@ class BranchService:
             deletions=sum(commit.deletions for commit in commits),
         )
 
+    async def head_to_merge(self, project_id: str, task_id: str, attempt: int, head_sha: str) -> str:
+        """Where the work of an attempt ended; its branch is finished now if its worker did not have that done.
+
+        Empty when it has no commits. Raises what `finish_attempt` raises, but for a branch that is not known here.
+        """
+        async with self._db.reader() as tx:
+            branch, _ = await attempts.find(tx, task_id, attempt)
+        if branch is None or branch.project_id != project_id:
+            return head_sha
+        if branch.state != "started":
+            return head_sha or branch.head_sha or ""
+        return (await self.finish_attempt(project_id, task_id, attempt, head_sha)).head_sha
+
     async def base(self, repository: Repository, base_branch: str) -> str:
         """The commit to start from; a branch of ours that does not exist yet is made from the default branch."""
         project_id = repository.project_id

@@ -26,8 +26,11 @@ def problem_of(target_branch: str, items: Sequence[dict[str, Any]]) -> tuple[str
 
 
 def item_problem(item: dict[str, Any]) -> str | None:
-    """Why one branch of a merge cannot be merged, None when it can be tried; the other branches go on."""
-    if not is_sha(item["head_sha"]):
+    """Why one branch of a merge cannot be merged, None when it can be tried; the other branches go on.
+
+    Without a commit the branch is merged as it stands.
+    """
+    if item["head_sha"] and not is_sha(item["head_sha"]):
         return f"{item['head_sha'][:100]!r} is not a full commit id."
     if (problem := branch_problem(item["branch"])) is not None:
         return f"The branch {item['branch'][:200]!r} {problem}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -25,6 +25,13 @@ from vcs_service.mirror.tables import Repository
 _log = structlog.get_logger(__name__)
 
 
+class FinishAttempt(Protocol):
+    """The room above that knows how attempts at tasks end."""
+
+    async def __call__(self, project_id: str, task_id: str, attempt: int, head_sha: str) -> str:
+        """The commit to merge; empty where there is none. Raises 409 when the branch stands elsewhere."""
+
+
 class MergingService:
     """Use cases of merges."""
 
@@ -32,7 +39,12 @@ class MergingService:
         self._db = db
         self._mirror = mirror
         self._merger = merger
+        self._finish: FinishAttempt | None = None
         self.accepted = db.hint("vcs_merges")
+
+    def finish_by(self, finish: FinishAttempt) -> None:
+        """Have `finish` finish the branch of an attempt before it is merged, where its worker did not."""
+        self._finish = finish
 
     async def start(
         self,
@@ -147,9 +159,13 @@ class MergingService:
         try:
             if (problem := rules.item_problem(item)) is not None:
                 raise GIT_FAILED(problem)
-            merged = await self._merger.merge(
-                merge.project_id, merge.target_branch, item["head_sha"], rules.message_of(item, merge.target_branch)
-            )
+            head = item["head_sha"]
+            if self._finish is not None:
+                head = await self._finish(merge.project_id, item["task_id"], item["attempt"], head)
+            merged = Merged("empty", "")
+            if head:
+                message = rules.message_of(item, merge.target_branch)
+                merged = await self._merger.merge(merge.project_id, merge.target_branch, head, message)
             outcome["outcome"] = merged.outcome
             outcome["merge_sha"] = merged.sha if merged.outcome == "merged" else ""
             outcome["conflicting_files"] = list(merged.files)

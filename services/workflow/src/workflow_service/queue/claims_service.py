@@ -227,8 +227,20 @@ class ClaimService:
         async with self._db.uow() as tx:
             return await self.complete_one(tx, ref, result, branch, head_sha)
 
-    async def complete_one(self, tx: Tx, ref: AttemptRef, result: dict[str, Any], branch: str, head_sha: str) -> str:
-        """As `complete`, joining a transaction."""
+    async def complete_one(
+        self,
+        tx: Tx,
+        ref: AttemptRef,
+        result: dict[str, Any],
+        branch: str,
+        head_sha: str,
+        *,
+        finished: bool = True,
+    ) -> str:
+        """As `complete`, joining a transaction.
+
+        `finished`: vcs has finished the attempt's branch; otherwise it does so before it merges, and knows its head.
+        """
         task, now = await self._held(tx, ref)
         if task.status == rules.COMPLETED:
             return task.status
@@ -239,11 +251,12 @@ class ClaimService:
         task.started_at = task.started_at or task.claimed_at
         task.error_message = None
         task.result = {**(task.result or {}), **result}
-        task.branch = branch or task.branch
+        merges = bool(head_sha) or (not finished and await store.has_repository(tx, task.project_id))
+        if finished or merges:
+            task.branch = branch or task.branch
         task.head_sha = head_sha or None
         # Tasks of the release before may lack the branch of their ticket.
         task.target_branch = task.target_branch or rules.ticket_target(task.ticket_id)
-        merges = bool(head_sha)
         task.merge_state = rules.MERGE_PENDING if merges else rules.MERGE_NONE
         metrics.task(tx, "completed")
         events.task_completed(

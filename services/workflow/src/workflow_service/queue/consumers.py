@@ -16,14 +16,16 @@ from servicekit.events import Consumers, Event
 from workflow_service.errors import ATTEMPT_SUPERSEDED, TASK_NOT_FOUND
 from workflow_service.queue.claims_service import AttemptRef, ClaimService
 from workflow_service.queue.limits_service import LimitService
+from workflow_service.queue.reports_service import SandboxReports
 
 # A report that comes too late, or for a task that is gone, changes nothing.
 _LATE = frozenset({ATTEMPT_SUPERSEDED.code, TASK_NOT_FOUND.code})
 
 
 def consumers(claims: ClaimService, limits: LimitService) -> Consumers:
-    """`agent.started` starts; `continuous.completed` completes or fails by its validation; errors fail."""
+    """Reports of sandboxes, their loss, and plans."""
     c = Consumers("queue")
+    reports = SandboxReports(claims)
 
     @c.on(agents.SandboxLifecycleReported)
     async def lifecycle_reported(tx: Tx, event: Event[agents.SandboxLifecycleReported]) -> None:
@@ -31,7 +33,7 @@ def consumers(claims: ClaimService, limits: LimitService) -> Consumers:
         ref = AttemptRef(body.task_id, body.attempt, body.sandbox_id)
         data = _object(body.data_json)
         try:
-            await _report(tx, claims, ref, body.event_type, data)
+            await reports.take(tx, ref, body.event_type, data)
         except AppError as error:
             if error.code not in _LATE:
                 raise
@@ -49,23 +51,6 @@ def consumers(claims: ClaimService, limits: LimitService) -> Consumers:
             await limits.plan_told(tx, event.organization_id, event.body.tier, event.version)
 
     return c
-
-
-async def _report(tx: Tx, claims: ClaimService, ref: AttemptRef, event_type: str, data: dict[str, Any]) -> None:
-    if event_type == "agent.started":
-        await claims.start_one(tx, ref)
-    elif event_type == "continuous.completed" and data.get("validation_passed") is True:
-        result = {**data, "validation_type": "in_sandbox"}
-        head_sha = data.get("head_sha")
-        branch = data.get("branch_name")
-        await claims.complete_one(
-            tx, ref, result, branch if isinstance(branch, str) else "", head_sha if isinstance(head_sha, str) else ""
-        )
-    elif event_type == "continuous.completed":
-        reason = data.get("stop_reason") or "validation did not pass"
-        await claims.fail_one(tx, ref, f"The agent stopped: {reason}", data, False)
-    elif event_type in ("agent.failed", "agent.error"):
-        await claims.fail_one(tx, ref, str(data.get("error") or event_type)[:10_000], data, False)
 
 
 def _object(raw: bytes) -> dict[str, Any]:

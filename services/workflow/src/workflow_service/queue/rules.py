@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -81,6 +82,24 @@ HOLD_TEXT: Mapping[Hold, tuple[str, str]] = {
     Hold.SPEC_ARCHIVED: ("spec_archived", "The spec that the ticket belongs to is archived."),
     Hold.REPOSITORY_NOT_READY: ("repository_not_ready", "The project's repository is not ready."),
 }
+
+
+_SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+
+
+def attempt_branch(task_id: str, attempt: int) -> str:
+    """The branch that vcs gives to an attempt at a task."""
+    return f"omoios-tasks/{task_id}/{attempt}"
+
+
+def reported_head(own_branch: str, branch: object, head_sha: object) -> str:
+    """The commit that a worker says it pushed to the branch of its attempt.
+
+    Empty where it names none, another branch, or what is no full commit id: vcs knows where the branch stands.
+    """
+    if branch not in (None, "", own_branch) or not isinstance(head_sha, str):
+        return ""
+    return head_sha if _SHA.fullmatch(head_sha) else ""
 
 
 def repository_problem(state: str, error: str | None) -> str | None:

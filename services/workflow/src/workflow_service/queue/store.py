@@ -329,9 +329,10 @@ async def set_autonomy(tx: Tx, project_id: str, on: bool) -> list[str]:
     return [row["id"] for row in rows]
 
 
-async def project_of(tx: Tx, project_id: str) -> Project | None:
-    """The project, for what holds its tasks."""
-    return (await tx.session.scalars(select(Project).where(Project.id == project_id))).one_or_none()
+async def has_repository(tx: Tx, project_id: str) -> bool:
+    """Whether sandboxes of a project's tasks have a repository to push to."""
+    state = await tx.session.scalar(select(Project.repository_state).where(Project.id == project_id))
+    return state == "ready"
 
 
 async def projects_of(tx: Tx, ids: Iterable[str]) -> dict[str, Project]:
