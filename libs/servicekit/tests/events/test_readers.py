@@ -177,6 +177,13 @@ def test_a_loss_is_what_was_dropped_beyond_what_was_handled(
     assert (found.lost_to == NOW) is (lost_from is not None)
 
 
+def test_where_nothing_is_said_nothing_is_written() -> None:
+    rest = {"created": MADE, "first": 1, "last": 40}
+    assert judge(KNOWN, "d", Place(40, 0), now=NOW, **rest) is KNOWN  # type: ignore[arg-type]
+    later = judge(KNOWN, "d", Place(40, 0), now=NOW + timedelta(hours=1), **rest)  # type: ignore[arg-type]
+    assert (later.handled_seq, later.handled_at) == (40, NOW + timedelta(hours=1))
+
+
 def test_a_loss_that_grows_is_sent_again_from_its_beginning() -> None:
     open_loss = replace(KNOWN, lost_from=MADE, lost_to=LAST, sent_seq=77)
     grown = judge(open_loss, "d", Place(40, 9), created=MADE, first=50, last=60, now=NOW)

@@ -34,6 +34,8 @@ SHARE = 8
 OVERHEAD_BYTES = 600
 # Below the relay's idle limit of 5 s, within which its leader connection must speak.
 NATS_S = 3.0
+# Where nothing is said, a note stands for so long before it is written again.
+NOTE_AGAIN = timedelta(hours=1)
 # The clocks of both servers may differ by this much.
 CLOCK_MARGIN = timedelta(seconds=5)
 # A row is marked after its message was stored; after a relay's death as late as the stream still knows the id.
@@ -107,6 +109,8 @@ def judge(
     if first > before.handled_seq + 1:
         found = replace(before, lost_from=before.lost_from or before.handled_at, lost_to=now, sent_seq=None)
         found = replace(found, handled_seq=first - 1)
+    if not place.waiting and found.handled_seq >= last and now - found.handled_at < NOTE_AGAIN:
+        return found
     if not place.waiting:
         return replace(found, handled_seq=max(found.handled_seq, last), handled_at=now)
     return replace(found, handled_seq=max(found.handled_seq, min(place.floor, last)))
