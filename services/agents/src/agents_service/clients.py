@@ -268,8 +268,13 @@ class WorkflowClient:
             workflow_pb2.ReleaseTasksRequest(attempts=_attempts(attempts), reason=reason, start_failed=start_failed)
         )
 
-    async def complete_task(self, attempt: Attempt, result: dict[str, Any], branch: str, head_sha: str) -> str:
-        """The task's status after its attempt finished. Refused with `workflow.attempt_superseded`."""
+    async def complete_task(
+        self, attempt: Attempt, result: dict[str, Any], branch: str, head_sha: str
+    ) -> tuple[str, list[str]]:
+        """The task's status after its attempt finished, and the ids of what waits for no task any more.
+
+        Refused with `workflow.attempt_superseded`.
+        """
         answer = await self._stub.CompleteTask(
             workflow_pb2.CompleteTaskRequest(
                 task_id=attempt.task_id,
@@ -280,7 +285,7 @@ class WorkflowClient:
                 head_sha=head_sha,
             )
         )
-        return answer.status
+        return answer.status, list(answer.unblocked_task_ids)
 
     async def fail_task(self, attempt: Attempt, error: str, result: dict[str, Any], permanent: bool) -> FailedTask:
         """What becomes of the task after its attempt failed. Refused with `workflow.attempt_superseded`."""

@@ -48,6 +48,7 @@ class Workflow(workflow_pb2_grpc.WorkflowServiceServicer):
         self.queue: dict[str, QueuedTask] = {}
         self.released: list[tuple[str, str]] = []
         self.not_started: list[str] = []
+        self.unblocks: list[str] = []
         self.claims = 0
         self.heartbeats = 0
         self.lose_on_start = False
@@ -140,7 +141,7 @@ class Workflow(workflow_pb2_grpc.WorkflowServiceServicer):
     async def CompleteTask(self, request: Any, context: Any) -> Any:
         task = self._hold(request)
         task.status, task.result, task.head_sha = "completed", json.loads(request.result_json), request.head_sha
-        return workflow_pb2.CompleteTaskResponse(status="completed")
+        return workflow_pb2.CompleteTaskResponse(status="completed", unblocked_task_ids=self.unblocks)
 
     async def FailTask(self, request: Any, context: Any) -> Any:
         task = self._hold(request)

@@ -143,6 +143,7 @@ async def test_a_completion_whose_answer_was_lost_is_answered_after_its_event(wo
     claim = await world.sandbox()
     name, token = claim["sandbox"]["id"], claim["sandbox"]["token"]
     world.workflow.queue["task-1"].status = "completed"
+    world.workflow.unblocks = ["task-2"]
     reference = workflow_events.TaskReference(task_id="task-1")
     ended = workflow_events.TaskCompleted(task=reference, sandbox_id=name, attempt=claim["attempt"])
     await tell(world.running.service, ("task-1", ended))
@@ -150,6 +151,7 @@ async def test_a_completion_whose_answer_was_lost_is_answered_after_its_event(wo
     answers = [await world.post(f"/sandboxes/{name}/task-complete", body, token) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200], answers[0].text
     assert answers[0].json() == answers[1].json()
+    assert answers[0].json()["unblocked_tasks"] == ["task-2"]
     other = await world.post(f"/sandboxes/{name}/task-complete", body | {"success": False}, token)
     assert_problem(other, 409, "agents.sandbox_ended")
     (left,) = await world.rows(

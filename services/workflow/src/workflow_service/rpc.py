@@ -58,8 +58,8 @@ class WorkflowServicer(workflow_pb2_grpc.WorkflowServiceServicer):
     async def CompleteTask(self, request: pb.CompleteTaskRequest, context: Any) -> pb.CompleteTaskResponse:
         ref = AttemptRef(request.task_id, request.attempt, request.sandbox_id)
         result = _object("result_json", request.result_json)
-        status = await self._claims.complete(ref, result, request.branch, request.head_sha)
-        return pb.CompleteTaskResponse(status=status)
+        status, unblocked = await self._claims.complete(ref, result, request.branch, request.head_sha)
+        return pb.CompleteTaskResponse(status=status, unblocked_task_ids=unblocked)
 
     async def FailTask(self, request: pb.FailTaskRequest, context: Any) -> pb.FailTaskResponse:
         ref = AttemptRef(request.task_id, request.attempt, request.sandbox_id)

@@ -229,6 +229,13 @@ class Flow:
 
     async def complete(self, task: pb.ClaimedTask, head_sha: str = "", **fields: Any) -> str:
         """The runner is done."""
+        return (await self._completed(task, head_sha, **fields)).status
+
+    async def unblocked(self, task: pb.ClaimedTask, head_sha: str = "") -> list[str]:
+        """The runner is done; what waits for no task any more."""
+        return list((await self._completed(task, head_sha)).unblocked_task_ids)
+
+    async def _completed(self, task: pb.ClaimedTask, head_sha: str, **fields: Any) -> pb.CompleteTaskResponse:
         request = pb.CompleteTaskRequest(
             task_id=task.task_id,
             attempt=task.attempt,
@@ -237,7 +244,7 @@ class Flow:
             branch=f"omoios/task/{task.task_id}" if head_sha else "",
             **fields,
         )
-        return (await self.rpc.CompleteTask(request, None)).status
+        return await self.rpc.CompleteTask(request, None)
 
     async def fail(self, task: pb.ClaimedTask, error: str, permanent: bool = False) -> pb.FailTaskResponse:
         """The runner gives up."""

@@ -158,3 +158,23 @@ async def test_what_is_added_to_the_ticket_of_a_spec_is_merged_into_its_branch(f
     await flow.merge_all()
     assert await merge_state(flow, added["id"]) == "merged"
     assert await merge_state(flow, own.task_id) == ("merged" if executing else "none")
+
+
+async def test_a_completion_tells_what_waits_for_no_task_any_more(flow: Any) -> None:
+    ticket = await ticket_of(flow)
+    first, second = await task_of(flow, ticket, "first"), await task_of(flow, ticket, "second")
+    both = await task_of(flow, ticket, "both", first["id"], second["id"])
+    one = await task_of(flow, ticket, "one", first["id"])
+    by_id = {task.task_id: task for task in await flow.claim()}
+    assert by_id.keys() == {first["id"], second["id"]}
+    assert await flow.unblocked(by_id[first["id"]]) == [one["id"]]
+    assert await flow.unblocked(by_id[second["id"]]) == [both["id"]]
+    assert await flow.unblocked(by_id[second["id"]]) == [both["id"]], "told again it is answered alike"
+
+
+async def test_work_that_is_to_be_merged_lets_nothing_go_yet(flow: Any) -> None:
+    ticket = await ticket_of(flow)
+    first = await task_of(flow, ticket, "first")
+    await task_of(flow, ticket, "after", first["id"])
+    (claimed,) = await flow.claim()
+    assert await flow.unblocked(claimed, SHA) == []

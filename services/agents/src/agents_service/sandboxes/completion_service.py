@@ -157,10 +157,11 @@ class AttemptService:
             )
             branch, commits = finished.branch, finished.commits
             head_sha = finished.head_sha if finished.commits else ""
-        status = await self.sandboxes.workflow.complete_task(attempt, body.result or {}, branch, head_sha)
+        status, unblocked = await self.sandboxes.workflow.complete_task(attempt, body.result or {}, branch, head_sha)
         return TaskCompleted(
             task_id=sandbox.task_id,
             new_status=status or "completed",
+            unblocked_tasks=unblocked,
             task_status=status or "completed",
             branch=branch or None,
             head_sha=head_sha or None,

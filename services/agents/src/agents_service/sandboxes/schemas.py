@@ -107,7 +107,10 @@ class TaskComplete(BaseModel):
 
 
 class TaskCompleted(BaseModel):
-    """`task_status` is the task's status now: a failed attempt that will be retried leaves it pending."""
+    """`task_status` is the task's status now: a failed attempt that will be retried leaves it pending.
+
+    `unblocked_tasks`: what waits for no task any more, at most 500; work to merge lets go when it is merged.
+    """
 
     status: str = "accepted"
     task_id: str

@@ -222,10 +222,16 @@ class ClaimService:
             answers.append(AttemptAnswer(ref.task_id, ref.attempt, state, expires))
         return answers
 
-    async def complete(self, ref: AttemptRef, result: dict[str, Any], branch: str, head_sha: str) -> str:
-        """The attempt finished its work; returns the task's state. Raises 400 for an attempt that lost the task."""
+    async def complete(
+        self, ref: AttemptRef, result: dict[str, Any], branch: str, head_sha: str
+    ) -> tuple[str, Sequence[str]]:
+        """The attempt finished its work; returns the task's state and the ids of what waits for no task any more.
+
+        Raises 400 for an attempt that lost the task.
+        """
         async with self._db.uow() as tx:
-            return await self.complete_one(tx, ref, result, branch, head_sha)
+            status = await self.complete_one(tx, ref, result, branch, head_sha)
+            return status, await claims_store.let_go(tx, ref.task_id)
 
     async def complete_one(
         self,

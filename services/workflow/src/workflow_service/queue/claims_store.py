@@ -244,3 +244,15 @@ async def missed_releases(tx: Tx, within_s: float, limit: int) -> list[str]:
 async def _ids(tx: Tx, statement: str, *arguments: Any) -> list[str]:
     connection = await tx.connection()
     return [row["id"] for row in await connection.fetch(statement, *arguments)]
+
+
+async def let_go(tx: Tx, task_id: str) -> list[str]:
+    """Ids of the pending tasks that depend on this one and wait for no task any more, at most 500."""
+    rows = await (await tx.connection()).fetch(
+        """
+        SELECT t.id FROM task_dependencies d JOIN tasks t ON t.id = d.task_id
+        WHERE d.depends_on_id = $1 AND t.unmet_dependencies = 0 AND t.status = 'pending' ORDER BY t.id LIMIT 500
+        """,
+        task_id,
+    )
+    return [row["id"] for row in rows]

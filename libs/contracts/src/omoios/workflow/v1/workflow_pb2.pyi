@@ -377,15 +377,21 @@ class CompleteTaskResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STATUS_FIELD_NUMBER: _builtins.int
+    UNBLOCKED_TASK_IDS_FIELD_NUMBER: _builtins.int
     status: _builtins.str
+    @_builtins.property
+    def unblocked_task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 500 of the tasks that depend on this one and wait for no task any more."""
+
     def __init__(
         self,
         *,
         status: _builtins.str = ...,
+        unblocked_task_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status", "unblocked_task_ids", b"unblocked_task_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
