@@ -151,4 +151,5 @@ def test_a_runner_gets_its_own_settings_and_no_secret_of_the_stack(environments)
         "OMOIOS_RUNNER_NAME": "demo-2",
         "OMOIOS_RUNNER_URL": "http://127.0.0.1:21000",
         "OMOIOS_RUNNER_WORKDIR": str(environments.state.directory / "runners" / "2"),
+        "OMOIOS_RUNNER_HIDDEN": json.dumps([str(environments.state.directory)]),
     }
