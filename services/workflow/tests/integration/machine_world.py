@@ -73,8 +73,8 @@ class World:
         """A project without a limit on how many of its tasks run."""
         project = new_id()
         await self.fetch(
-            "INSERT INTO projects (id, organization_id, name, max_concurrent_tasks, autonomous_execution_enabled)"
-            " VALUES ($1, $2, 'One', -1, true)",
+            "INSERT INTO projects (id, organization_id, name, max_concurrent_tasks, autonomous_execution_enabled,"
+            " repository_state) VALUES ($1, $2, 'One', -1, true, 'ready')",
             project,
             organization,
         )

@@ -11,16 +11,19 @@ from omoios.vcs.events.v1 import events_pb2 as vcs_events
 SHA = "a" * 40
 
 
-async def autonomous(flow: Any) -> Any:
-    """A project whose tasks are claimed without a spec."""
-    project = await flow.project()
+async def autonomous(flow: Any, url: str | None = "https://example.com/r.git") -> Any:
+    """A project whose tasks are claimed without a spec, and whose repository is ready where it has one."""
+    project = await flow.project(repository_url=url)
+    if url is not None:
+        ready = vcs_events.RepositoryReady(project_id=project["id"], default_branch="main", head_sha="f" * 40)
+        await flow.deliver(ready)
     return await flow.call("PATCH", f"/projects/{project['id']}", json={"autonomous_execution_enabled": True})
 
 
-async def ticket_of(flow: Any, **fields: Any) -> Any:
+async def ticket_of(flow: Any, url: str | None = "https://example.com/r.git") -> Any:
     """A ticket of an autonomous project whose first task is done and left nothing to merge."""
-    project = await autonomous(flow)
-    ticket = await flow.call("POST", "/tickets", json={"title": "One", "project_id": project["id"]} | fields)
+    project = await autonomous(flow, url)
+    ticket = await flow.call("POST", "/tickets", json={"title": "One", "project_id": project["id"]})
     (first,) = await flow.claim()
     await flow.complete(first)
     return ticket
@@ -82,6 +85,17 @@ async def test_branches_of_two_tickets_are_merged_side_by_side(flow: Any) -> Non
     assert len(flow.vcs.merges) == 2, "one merge into a branch at a time"
     await flow.merge_all()
     assert await merge_state(flow, third["id"]) == "merged"
+
+
+async def test_where_there_is_no_repository_nothing_waits_for_a_merge(flow: Any) -> None:
+    """A sandbox of the older protocol reports the head of a repository of its own."""
+    ticket = await ticket_of(flow, None)
+    task = await task_of(flow, ticket, "work")
+    waiting = await task_of(flow, ticket, "after", task["id"])
+    (claimed,) = await flow.claim()
+    await flow.complete(claimed, SHA)
+    assert await merge_state(flow, task["id"]) == "none"
+    assert [one.task_id for one in await flow.claim()] == [waiting["id"]]
 
 
 async def test_a_queueing_that_was_missed_is_repaired(flow: Any) -> None:

@@ -23,7 +23,7 @@ from workflow_service.queue import claims_store, locks_store, rules, store
 from workflow_service.queue.batches_service import ClaimBatches, ClaimKind, Slot
 from workflow_service.queue.limits_service import LimitService
 from workflow_service.queue.rules import Attempt, Lease
-from workflow_service.queue.service import QueueService, TaskChange, end
+from workflow_service.queue.service import QueueService, TaskChange, end, requeue
 from workflow_service.queue.tables import Task
 from workflow_service.settings import Settings
 
@@ -253,6 +253,9 @@ class ClaimService:
         if task.status in rules.ENDED:
             raise ATTEMPT_SUPERSEDED(status=task.status)
         old_status = task.status
+        if head_sha and not await store.keeps_repository(tx, task.project_id):
+            # A worker's own repository, in which vcs can merge nothing.
+            head_sha = ""
         end(task, rules.COMPLETED, now)
         task.started_at = task.started_at or task.claimed_at
         task.error_message = None
@@ -480,19 +483,3 @@ class ClaimService:
 
 def _state(task: Task, ref: AttemptRef) -> Attempt:
     return rules.attempt_state(Lease(task.status, task.attempt, task.sandbox_id), ref.attempt, ref.sandbox_id)
-
-
-def requeue(task: Task, now: datetime) -> None:
-    """Make a leased task pending; the attempt number stays, the next claim counts it up.
-
-    The error of the last attempt that failed stays, too: the next one is told of it.
-    """
-    task.status = rules.PENDING
-    task.sandbox_id = None
-    task.assigned_agent_id = None
-    task.lease_expires_at = None
-    task.timeout_at = None
-    task.claimed_at = None
-    task.started_at = None
-    task.updated_at = now
-    task.version += 1

@@ -444,6 +444,22 @@ def end(task: Task, status: str, now: datetime) -> None:
     task.version += 1
 
 
+def requeue(task: Task, now: datetime) -> None:
+    """Make a leased task pending; the attempt number stays, the next claim counts it up.
+
+    The error of the last attempt that failed stays, too: the next one is told of it.
+    """
+    task.status = rules.PENDING
+    task.sandbox_id = None
+    task.assigned_agent_id = None
+    task.lease_expires_at = None
+    task.timeout_at = None
+    task.claimed_at = None
+    task.started_at = None
+    task.updated_at = now
+    task.version += 1
+
+
 def reset(task: Task, now: datetime) -> None:
     """Make an ended task pending again, with all its retries; the attempt number goes on counting."""
     task.status = rules.PENDING

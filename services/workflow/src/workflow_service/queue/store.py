@@ -335,6 +335,12 @@ async def has_repository(tx: Tx, project_id: str) -> bool:
     return state == "ready"
 
 
+async def keeps_repository(tx: Tx, project_id: str) -> bool:
+    """Whether vcs keeps a repository of the project, in whatever state."""
+    state = await tx.session.scalar(select(Project.repository_state).where(Project.id == project_id))
+    return state not in (None, "none")
+
+
 async def projects_of(tx: Tx, ids: Iterable[str]) -> dict[str, Project]:
     """Projects by id; those that this transaction has read already are not read again."""
     wanted = list(ids)
