@@ -18,8 +18,6 @@ depends_on = None
 def upgrade() -> None:
     """Costs of before have none, and the release before notes none."""
     op.add_column("cost_records", sa.Column("phase_id", sa.Text(), nullable=True))
-    # The organization first: all organizations have the same phases.
-    op.create_index("ix_cost_records_phase", "cost_records", ["organization_id", "phase_id"], unique=False)
 
 
 def downgrade() -> None:

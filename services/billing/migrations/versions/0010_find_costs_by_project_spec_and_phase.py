@@ -1,4 +1,4 @@
-"""Find the costs of a project and of a spec by an index.
+"""Find the costs of a project, of a spec and of a phase by an index.
 
 Revision: 0010
 Revises: 0009
@@ -17,10 +17,12 @@ depends_on = None
 def upgrade() -> None:
     """Nothing but speed changes."""
     with op.get_context().autocommit_block():
-        for name in ("project", "spec"):
+        # All organizations have the same phases.
+        columns = {"project": ["project_id"], "spec": ["spec_id"], "phase": ["organization_id", "phase_id"]}
+        for name, indexed in columns.items():
             # An attempt that was broken off leaves an index that is not valid.
             op.drop_index(f"ix_cost_records_{name}", "cost_records", if_exists=True, postgresql_concurrently=True)
-            op.create_index(f"ix_cost_records_{name}", "cost_records", [f"{name}_id"], postgresql_concurrently=True)
+            op.create_index(f"ix_cost_records_{name}", "cost_records", indexed, postgresql_concurrently=True)
 
 
 def downgrade() -> None:
