@@ -42,6 +42,9 @@ async def test_tasks_are_worked_on_side_by_side_and_pushed(working: Any) -> None
     assert working.git.passwords
     assert working.owner not in working.git.passwords
 
+    (began,) = await working.events(made.sandbox_id, "agent.started")
+    assert began["event_data"]["ticket_title"] == "Ticket"
+
     numbers = queue["task-b"]
     events = await working.events(numbers.sandbox_id, "agent.output")
     lines = [event["event_data"]["line"] for event in events if event["event_data"]["stream"] == "stdout"]

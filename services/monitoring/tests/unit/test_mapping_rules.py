@@ -111,6 +111,7 @@ def test_a_move_on_the_board_is_told_under_each_name_that_applies() -> None:
         from_phase="PHASE_BACKLOG",
         to_phase="PHASE_IMPLEMENTATION",
         to_column="building",
+        title="Do it",
     )
     frames = {frame["event_type"]: frame for frame in told("workflow.ticket.transitioned.v1", body)}
     assert set(frames) == {
@@ -118,6 +119,7 @@ def test_a_move_on_the_board_is_told_under_each_name_that_applies() -> None:
         *("TICKET_PHASE_ADVANCED", "board.ticket_moved"),
     }
     assert frames["TICKET_PHASE_ADVANCED"]["payload"]["new_phase"] == "PHASE_IMPLEMENTATION"
+    assert {frame["payload"]["ticket_title"] for frame in frames.values()} == {"Do it"}
     body.from_phase, body.to_column = body.to_phase, ""
     assert [frame["event_type"] for frame in told("workflow.ticket.transitioned.v1", body)] == [
         "ticket.status_transitioned",

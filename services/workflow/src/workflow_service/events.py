@@ -230,7 +230,9 @@ def ticket_updated(tx: Tx, ticket: Ticket, changes: Mapping[str, Any]) -> None:
     _ticket(
         tx,
         ticket,
-        pb.TicketUpdated(ticket_id=ticket.id, project_id=ticket.project_id, changes_json=_json(changes)),
+        pb.TicketUpdated(
+            ticket_id=ticket.id, project_id=ticket.project_id, changes_json=_json(changes), title=ticket.title
+        ),
     )
 
 
@@ -251,6 +253,7 @@ def ticket_transitioned(
             reason=reason,
             from_column=from_column,
             to_column=to_column,
+            title=ticket.title,
         ),
     )
 

@@ -33,6 +33,7 @@ async def test_the_board_counts_moves_and_holds_its_limits(flow: Any) -> None:
     }  # fmt: skip
     event = own.TicketTransitioned.FromString((await flow.events("workflow.ticket.transitioned.v1"))[0]["payload"])
     assert (event.from_column, event.to_column, event.to_status) == ("backlog", "analyzing", "analyzing")
+    assert event.title == tickets[0]["title"]
     answers = await asyncio.gather(
         *(
             flow.http.post(

@@ -119,7 +119,12 @@ class AttemptWork:
         plan = engine_rules.plan_of(self.task, self.claim.get("context") or {})
         await self.stream.put(
             "agent.started",
-            {"engine": plan.engine, "isolation": "bubblewrap" if self.wrapped else "local", "task": self.task["title"]},
+            {
+                "engine": plan.engine,
+                "isolation": "bubblewrap" if self.wrapped else "local",
+                "task": self.task["title"],
+                "ticket_title": rules.ticket_title(self.claim.get("context")),
+            },
         )
         repository = self.claim.get("repository")
         start = ""

@@ -196,6 +196,13 @@ def commit_message(task: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def ticket_title(context: object) -> str | None:
+    """The title of the ticket that a claim tells of, None where it tells of none."""
+    ticket = context.get("ticket") if isinstance(context, Mapping) else None
+    title = ticket.get("title") if isinstance(ticket, Mapping) else None
+    return title if isinstance(title, str) else None
+
+
 def sandbox_uid(base: int, process_id: int, slot: int) -> int:
     """A user id for one slot of one runner, so that sandboxes side by side cannot touch each other."""
     return base + (process_id * 31 + slot) % 5_000

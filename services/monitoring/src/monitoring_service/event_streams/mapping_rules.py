@@ -49,12 +49,17 @@ def _timed_out(body: Body) -> bool:
     return bool(body.error_message.startswith("The task timed out:"))
 
 
+def _ticket_title(body: Body) -> dict[str, Any]:
+    title = getattr(body, "title", "")
+    return {"ticket_title": title} if title else {}
+
+
 def _ticket(
     name: str,
     when: Callable[[Body], bool] = lambda _b: True,
     adds: Callable[[Body], dict[str, Any]] = lambda _b: {},
 ) -> Kind:
-    return Kind(name, "ticket", lambda b: b.ticket_id, "ticket:read", when, adds)
+    return Kind(name, "ticket", lambda b: b.ticket_id, "ticket:read", when, lambda b: _ticket_title(b) | adds(b))
 
 
 def _workflow_result(name: str) -> Kind:

@@ -373,19 +373,22 @@ class TicketUpdated(_message.Message):
     TICKET_ID_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     CHANGES_JSON_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
     ticket_id: _builtins.str
     project_id: _builtins.str
     changes_json: _builtins.str
+    title: _builtins.str
     def __init__(
         self,
         *,
         ticket_id: _builtins.str = ...,
         project_id: _builtins.str = ...,
         changes_json: _builtins.str = ...,
+        title: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes_json", b"changes_json", "project_id", b"project_id", "ticket_id", b"ticket_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes_json", b"changes_json", "project_id", b"project_id", "ticket_id", b"ticket_id", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -407,6 +410,7 @@ class TicketTransitioned(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     FROM_COLUMN_FIELD_NUMBER: _builtins.int
     TO_COLUMN_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
     ticket_id: _builtins.str
     project_id: _builtins.str
     from_status: _builtins.str
@@ -418,6 +422,7 @@ class TicketTransitioned(_message.Message):
     from_column: _builtins.str
     """Set when the move was made on the board."""
     to_column: _builtins.str
+    title: _builtins.str
     def __init__(
         self,
         *,
@@ -431,10 +436,11 @@ class TicketTransitioned(_message.Message):
         reason: _builtins.str = ...,
         from_column: _builtins.str = ...,
         to_column: _builtins.str = ...,
+        title: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_column", b"from_column", "from_phase", b"from_phase", "from_status", b"from_status", "initiated_by", b"initiated_by", "project_id", b"project_id", "reason", b"reason", "ticket_id", b"ticket_id", "to_column", b"to_column", "to_phase", b"to_phase", "to_status", b"to_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_column", b"from_column", "from_phase", b"from_phase", "from_status", b"from_status", "initiated_by", b"initiated_by", "project_id", b"project_id", "reason", b"reason", "ticket_id", b"ticket_id", "title", b"title", "to_column", b"to_column", "to_phase", b"to_phase", "to_status", b"to_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
