@@ -15,6 +15,7 @@ from servicekit.errors import AppError
 from servicekit.ids import new_id
 from servicekit.leader import LeaderLocks
 from servicekit.logging import get_logger
+from servicekit.tasks import cancel
 
 if TYPE_CHECKING:
     from servicekit.db.hint import CommitHint
@@ -105,14 +106,11 @@ class JobRunner:
                 self._wakes[job.name].set()
         listener, self._listener = self._listener, None
         if listener is not None:
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
+            await cancel([listener])
         tasks, self._tasks = self._tasks, []
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self._grace_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait(tasks, timeout=self._grace_s)
+            await cancel(tasks)
         if self._leader is not None:
             await self._leader.close()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from servicekit.logging import get_logger
 from servicekit.ports import DatabasePart
+from servicekit.tasks import cancel
 
 _log = get_logger(__name__)
 
@@ -81,9 +82,7 @@ class LeaderLocks:
     async def close(self) -> None:
         """Gives all locks back."""
         if self._pinger is not None:
-            self._pinger.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._pinger
+            await cancel([self._pinger])
             self._pinger = None
         async with self._turn:
             connection, self._connection = self._connection, None

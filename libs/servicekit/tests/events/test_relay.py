@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nats.js.errors import NotFoundError
+from nats.js.manager import JetStreamManager
 
 from omoios.identity.events.v1.events_pb2 import UserRegistered
 from omoios_local.embedded.nats import EmbeddedNats
@@ -250,3 +252,25 @@ async def _has(kit: Any, count: int) -> bool:
         return bool((await kit.js.stream_info("IDENTITY")).state.messages >= count)
     except NotFoundError:
         return False
+
+
+async def test_a_relay_whose_question_to_nats_drops_the_cancellation_ends_all_the_same(
+    kit: Any, monkeypatch: Any
+) -> None:
+    """As `asyncio.wait_for` does where the answer comes at that moment."""
+    identity = await kit.party("identity")
+    await kit.topology()
+    asked = asyncio.Event()
+    real = JetStreamManager.stream_info
+
+    async def stream_info(self: Any, name: str, *arguments: Any) -> Any:
+        answer = await real(self, name, *arguments)
+        asked.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return answer
+
+    monkeypatch.setattr(JetStreamManager, "stream_info", stream_info)
+    async with asyncio.timeout(30):
+        async with identity.working():
+            await asked.wait()

@@ -16,6 +16,7 @@ import structlog
 from servicekit import clock
 from servicekit.auth.memberships import MembershipDirectory
 from servicekit.auth.revocations import Revocations, RevocationSource
+from servicekit.tasks import cancel
 
 MEMBERSHIPS_CHANNEL = "omoios_memberships"
 """NOTIFY channel; the payload is the user id."""
@@ -74,8 +75,7 @@ class AccessFeed:
         """Stops and closes the connection."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel([task])
 
     async def _run(self) -> None:
         pause = RECONNECT_MIN_S

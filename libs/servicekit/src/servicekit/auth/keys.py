@@ -18,6 +18,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
 from servicekit.auth.errors import KEYS_UNAVAILABLE
+from servicekit.tasks import cancel
 
 REFETCH_INTERVAL_S = 30.0
 """Time in which a process gets back one fetch, while the last one succeeded."""
@@ -80,8 +81,7 @@ class JwksCache:
         """Ends a running fetch."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel([task])
 
     def _may_fetch(self, now: float) -> bool:
         if self._tried_at is None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from servicekit.db.failures import is_transient
+from servicekit.tasks import cancel
 
 if TYPE_CHECKING:
     from servicekit.db.engine import Database
@@ -64,6 +64,4 @@ class CommitHint:
         """Stop announcing."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await cancel([task])

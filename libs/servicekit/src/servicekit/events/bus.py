@@ -16,6 +16,7 @@ from nats.js.errors import APIError
 
 from servicekit.context import assert_no_transaction
 from servicekit.events.envelope import REPLAY_FOR, Event, Permanent
+from servicekit.tasks import cancel
 
 if TYPE_CHECKING:
     from servicekit.settings import ServiceSettings
@@ -88,9 +89,7 @@ class Bus:
         """Flush what was published and disconnect."""
         self._closing = True
         if self._connecting is not None and not self._connecting.done():
-            self._connecting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._connecting
+            await cancel([self._connecting])
         if not self._client.is_closed:
             with contextlib.suppress(Exception):
                 if self._client.is_connected:

@@ -13,6 +13,7 @@ from servicekit.events.bus import Bus
 from servicekit.events.consumers import Consumers
 from servicekit.events.loop import ConsumerLoop
 from servicekit.events.relay import Relay
+from servicekit.tasks import cancel
 
 if TYPE_CHECKING:
     from servicekit.events.resources import Resources
@@ -81,7 +82,5 @@ class EventWorker:
 async def _finish(tasks: Sequence[asyncio.Task[Any]], grace_s: float) -> None:
     if not tasks:
         return
-    _, late = await asyncio.wait(tasks, timeout=grace_s)
-    for task in late:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.wait(tasks, timeout=grace_s)
+    await cancel(tasks)

@@ -16,6 +16,7 @@ import structlog
 from servicekit.clock import wall_s
 from servicekit.errors import AppError
 from servicekit.rpc.wire import PEER_UNAVAILABLE
+from servicekit.tasks import cancel
 
 RETRY_INTERVAL_S = 1.0
 """Least time between two exchanges after one has failed."""
@@ -94,9 +95,7 @@ class ServiceTokenSource:
         """Ends a running exchange."""
         tasks = [task for task in (self._warming, self._task) if task is not None]
         self._warming = self._task = None
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(tasks)
 
     def _start(self, now: float) -> asyncio.Task[None] | None:
         if self._task is None:
