@@ -107,6 +107,41 @@ async def test_what_a_full_stream_dropped_reaches_the_durable_that_was_down(kit:
     assert other == []
 
 
+async def test_copies_that_are_dropped_themselves_are_sent_once_more(kit: Any) -> None:
+    identity, billing = await kit.party("identity"), await kit.party("billing")
+    late: list[str] = []
+    billing.groups = [group_of("late", UserRegistered, late)]
+    await small_stream(kit, billing)
+    async with identity.working():
+        await kit.until(lambda: readers(identity))
+        names = await fill(identity)
+
+        async def noted() -> bool:
+            return bool((await readers(identity))["billing-late-identity"][1])
+
+        await kit.until(noted)
+        # What is published after the purge would be waiting work, before which nothing is sent again.
+        await kit.until(lambda: published(identity))
+        # It looks as if it had caught up, so that copies are sent although nobody takes them.
+        await kit.js.purge_stream("IDENTITY")
+
+        async def sent() -> bool:
+            row = await identity.fetch("SELECT sent_seq FROM stream_readers")
+            return bool(row[0][0])
+
+        await kit.until(sent)
+        names += await fill(identity, "v")
+        await kit.until(lambda: published(identity))
+        async with billing.working():
+            await kit.until(lambda: set(late) == set(names), timeout_s=30)
+
+            async def mended() -> bool:
+                return not (await readers(identity))["billing-late-identity"][1]
+
+            await kit.until(mended, timeout_s=30)
+    assert sorted(late) == sorted(names)
+
+
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MADE = NOW - timedelta(days=9)
 LAST = NOW - timedelta(seconds=5)
