@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import case, func, select, text
+from sqlalchemy import ColumnElement, case, func, select, text
 
 from servicekit.db import Tx
 from workflow_service.locks.rules import LockClass, advisory_lock
@@ -51,63 +51,28 @@ async def lock(tx: Tx, task_id: str) -> tuple[Task, datetime] | None:
 
 async def lock_many(tx: Tx, ids: Sequence[str]) -> list[Task]:
     """Those of these tasks that exist, locked in the order of their ids."""
-    rows = await tx.session.scalars(
-        select(Task)
-        .where(Task.id.in_(ids))
-        .order_by(Task.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    return list(rows.all())
+    return await _locked(tx, Task.id.in_(ids))
 
 
 async def lock_of_execution(tx: Tx, execution_id: str, statuses: Sequence[str]) -> list[Task]:
     """Tasks of an execution in these states, locked in the order of their ids."""
     await lock_execution(tx, execution_id)
-    rows = await tx.session.scalars(
-        select(Task)
-        .where(Task.execution_id == execution_id, Task.status.in_(statuses))
-        .order_by(Task.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    return list(rows.all())
+    return await _locked(tx, Task.execution_id == execution_id, Task.status.in_(statuses))
 
 
 async def lock_of_spec(tx: Tx, spec_id: str) -> list[Task]:
     """All tasks of a spec, locked in the order of their ids."""
-    rows = await tx.session.scalars(
-        select(Task)
-        .where(Task.spec_id == spec_id)
-        .order_by(Task.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    return list(rows.all())
+    return await _locked(tx, Task.spec_id == spec_id)
 
 
 async def lock_live_of_ticket(tx: Tx, ticket_id: str) -> list[Task]:
     """The tasks of a ticket that have not ended, locked in the order of their ids."""
-    rows = await tx.session.scalars(
-        select(Task)
-        .where(Task.ticket_id == ticket_id, Task.status.notin_(("completed", "failed", "cancelled")))
-        .order_by(Task.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    return list(rows.all())
+    return await _locked(tx, Task.ticket_id == ticket_id, Task.status.notin_(("completed", "failed", "cancelled")))
 
 
 async def lock_of_ticket(tx: Tx, ticket_id: str) -> list[Task]:
     """All tasks of a ticket, locked in the order of their ids."""
-    rows = await tx.session.scalars(
-        select(Task)
-        .where(Task.ticket_id == ticket_id)
-        .order_by(Task.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    return list(rows.all())
+    return await _locked(tx, Task.ticket_id == ticket_id)
 
 
 async def executions_of_ticket(tx: Tx, ticket_id: str) -> list[str]:
@@ -123,3 +88,10 @@ async def executions_of_ticket(tx: Tx, ticket_id: str) -> list[str]:
         .order_by(Task.execution_id)
     )
     return [row for row in rows if row is not None]
+
+
+async def _locked(tx: Tx, *conditions: ColumnElement[bool]) -> list[Task]:
+    rows = await tx.session.scalars(
+        select(Task).where(*conditions).order_by(Task.id).with_for_update().execution_options(populate_existing=True)
+    )
+    return list(rows.all())
