@@ -1,0 +1,58 @@
+"""Work of a ticket that belongs to no spec, from the board to the user's repository."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.e2e.world import Tenant, World, eventually, git
+
+
+def task(tenant: Tenant, ticket_id: str, command: str, *depends_on: str) -> Any:
+    body = {
+        "ticket_id": ticket_id,
+        "title": command,
+        "description": command,
+        "task_type": "implement_feature",
+        "phase_id": "PHASE_TESTING",
+        "dependencies": {"depends_on": list(depends_on)},
+        "execution_config": {"engine": "command", "commands": [command]},
+    }
+    return tenant.owner.post("/tasks", body)
+
+
+def test_work_of_a_ticket_is_merged_before_what_waits_for_it_and_reaches_the_repository(world: World) -> None:
+    tenant = world.tenant({"list.txt": "begin\n"})
+    owner = tenant.owner
+    ticket = owner.post("/tickets", {"title": "Two steps", "project_id": tenant.project_id})
+    ticket_id = ticket.get("ticket_id") or ticket["id"]
+    for own in owner.get("/tasks", ticket_id=ticket_id):
+        # What the ticket begins with asks for a model.
+        owner.post(f"/tasks/{own['id']}/cancel")
+    write = task(tenant, ticket_id, "echo write >> list.txt")
+    read = task(tenant, ticket_id, "grep -q write list.txt; echo read >> list.txt", write["id"])
+    owner.ok("PATCH", f"/projects/{tenant.project_id}", {"autonomous_execution_enabled": True})
+    world.runner(tenant, slots=2)
+
+    def merged() -> bool:
+        found = [owner.get(f"/tasks/{one['id']}") for one in (write, read)]
+        assert not [one for one in found if one["status"] == "failed"], found
+        return [one["merge_state"] for one in found] == ["merged", "merged"]
+
+    eventually(merged, "both tasks are merged", 120)
+    answer = owner.post("/branch-workflow/merge", {"ticket_id": ticket_id, "merge_method": "squash"})
+    assert answer["success"], answer
+    again = owner.post("/branch-workflow/merge", {"ticket_id": ticket_id, "merge_method": "squash"})
+    assert again["success"], again
+    assert again["merge_sha"] == answer["merge_sha"], "merged once"
+    owner.post("/branch-workflow/push", {"project_id": tenant.project_id, "branch_name": answer["target_branch"]})
+    shown = git(tenant.repository, "show", f"{answer['target_branch']}:list.txt")
+    assert shown == "begin\nwrite\nread\n"
+    assert len(git(tenant.repository, "log", "--format=%h", answer["target_branch"]).split()) == 2
+
+    def told() -> Any:
+        found = owner.get("/costs/summary", scope_type="phase", scope_id="PHASE_TESTING")
+        return found["record_count"] >= 2 and found
+
+    assert eventually(told, "the costs of the phase are told")["total_cost"] > 0
+    unknown = owner.call("GET", "/costs/summary", scope_type="phase", scope_id="PHASE_OF_THE_MOON")
+    assert unknown.status_code == 404
