@@ -10,7 +10,7 @@ import yaml
 
 from gateway_edge.pending import Operation
 from gateway_edge.routes import OWNERS, SERVICES, load
-from gateway_edge.traefik_config import DEFAULT_PORTS, Options, render
+from gateway_edge.traefik_config import DEFAULT_PORTS, HEALTH_CHECK, Options, render
 
 
 def rendered(directory: Path, **arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -126,3 +126,12 @@ def test_rendering_replaces_the_file_at_once(tmp_path: Path) -> None:
     rendered(tmp_path)
     assert (tmp_path / "dynamic" / "gateway.yml").stat().st_ino != before
     assert [path.name for path in (tmp_path / "dynamic").iterdir()] == ["gateway.yml"]
+
+
+@pytest.mark.parametrize("middleware", ["retry", "retry-unsent"])
+def test_retries_go_on_until_a_killed_instance_has_left_the_rotation(tmp_path: Path, middleware: str) -> None:
+    """Traefik's own rule: pauses grow by half up to twice the first, each varied by half."""
+    retry = rendered(tmp_path)[1]["middlewares"][middleware]["retry"]
+    first = float(retry["initialInterval"].removesuffix("ms")) / 1000
+    pauses = [min(first * 1.5**number, 2 * first) for number in range(retry["attempts"] - 1)]
+    assert sum(pauses) / 2 >= float(HEALTH_CHECK["interval"].removesuffix("s"))

@@ -39,10 +39,11 @@ HEALTH_CHECK = {"path": "/readyz", "interval": "1s", "unhealthyInterval": "500ms
 # answer this is away.
 LIFE_CHECK = {"path": "/livez", "interval": "5s", "unhealthyInterval": "500ms", "timeout": "30s"}
 
-# Five attempts with these pauses reach past the second in which a killed instance is still in rotation. Requests whose
-# bytes may have reached an instance are repeated only for idempotent methods, and only with bodies up to this size:
-# Traefik sets that many bytes aside for every request (1 MiB cost 830 µs of CPU each, 2 KiB no measurable time).
-RETRY = {"attempts": 5, "initialInterval": "50ms"}
+# Traefik makes each pause half as long again, up to twice the first one, and varies it by half. So twelve attempts take
+# 1.0 s to 3.1 s: they reach past the second in which a killed instance is still in rotation. Requests whose bytes may
+# have reached an instance are repeated only for idempotent methods, and only with bodies up to this size: Traefik sets
+# that many bytes aside for every request (1 MiB cost 830 µs of CPU each, 2 KiB no measurable time).
+RETRY = {"attempts": 12, "initialInterval": "100ms"}
 RETRY_BODY_BYTES = 2_048
 
 
