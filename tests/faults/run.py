@@ -165,7 +165,10 @@ class Run:
                 for name, number in self.stack.connections().items()
                 if number > POOL_MAX * max(len(self.stack.units(name)), 1)
             ]
-            case.problems += [f"{row['name']} is {row['state']}" for row in self.stack.stuck_connections()]
+            case.problems += [
+                f"{row['name']} is {row['state']} for {row['since_s']:.0f} s, after {row['last_query'][:200]!r}"
+                for row in self.stack.stuck_connections()
+            ]
             counts = self.load.history.counts()
             case.notes.append(
                 f"{counts['ok']} ok, {counts['fail']} fail, {counts['info']} unknown; at rest in {rested:.0f} s"

@@ -42,7 +42,8 @@ SETTINGS = {
 DAEMON_START_S = 60.0
 CONNECTIONS = """
 SELECT application_name AS name, state, count(*)::int AS number,
-       max(extract(epoch FROM clock_timestamp() - state_change))::float8 AS since_s
+       max(extract(epoch FROM clock_timestamp() - state_change))::float8 AS since_s,
+       (array_agg(query ORDER BY state_change))[1] AS last_query
 FROM pg_stat_activity WHERE application_name LIKE '%:%:%' GROUP BY application_name, state
 """
 

@@ -144,9 +144,15 @@ async def test_commits_last_after_somebody_was_cancelled_while_a_transaction_beg
             with pytest.raises(asyncio.CancelledError):
                 async with db.uow() as tx:
                     await tx.connection()
+        observer = await db.connect("observer")
+        open_query = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+        )
+        async with asyncio.timeout(10):
+            while await observer.fetchval(open_query):  # noqa: ASYNC110 - the server tells nobody when it has closed.
+                await asyncio.sleep(0.05)
         async with db.uow() as tx:
             await (await tx.connection()).execute("INSERT INTO things (id, name) VALUES ('1', 'kept')")
-        observer = await db.connect("observer")
         assert await observer.fetchval("SELECT count(*) FROM things") == 1
         await observer.close()
 

@@ -106,6 +106,7 @@ class Database:
                     "server_settings": self._server_settings("pool"),
                 },
             )
+            sqlalchemy.event.listen(self._engine.sync_engine, "checkin", _drop_left_open)
             sqlalchemy.event.listen(self._engine.sync_engine, "checkout", _refuse_unusable)
             _measure_pool(self._engine.sync_engine.pool, self._pool_size)
         return self._engine
@@ -191,14 +192,26 @@ class Database:
 def _refuse_unusable(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
     """Replace a connection that the server has closed or that was left in a transaction; costs no round trip.
 
-    Whoever is cancelled while BEGIN is under way leaves the server in a transaction that SQLAlchemy does not know of.
     The driver would make every later transaction of that connection a savepoint of it, whose commit is no commit.
     """
     driver = dbapi_connection.driver_connection
     if driver.is_closed():
         raise DisconnectionError("the server closed this connection")
-    if driver.is_in_transaction() or driver._top_xact is not None:
+    if _is_left_open(driver):
         raise DisconnectionError("this connection was left in a transaction")
+
+
+def _drop_left_open(dbapi_connection: Any, record: Any) -> None:
+    """Close a connection that comes back in a transaction; the pool takes the last used first and may not see it soon.
+
+    Whoever is cancelled while BEGIN is under way leaves the server in a transaction that SQLAlchemy does not know of.
+    """
+    if dbapi_connection is not None and _is_left_open(dbapi_connection.driver_connection):
+        record.invalidate()
+
+
+def _is_left_open(driver: Any) -> bool:
+    return not driver.is_closed() and (driver.is_in_transaction() or driver._top_xact is not None)
 
 
 def _measure_pool(pool: Any, size: int) -> None:
