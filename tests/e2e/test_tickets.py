@@ -20,25 +20,32 @@ def task(tenant: Tenant, ticket_id: str, command: str, *depends_on: str) -> Any:
     return tenant.owner.post("/tasks", body)
 
 
+def ticket(tenant: Tenant, title: str) -> str:
+    """A ticket without the task that it begins with, which asks for a model."""
+    made = tenant.owner.post("/tickets", {"title": title, "project_id": tenant.project_id})
+    ticket_id = str(made.get("ticket_id") or made["id"])
+    for own in tenant.owner.get("/tasks", ticket_id=ticket_id):
+        tenant.owner.post(f"/tasks/{own['id']}/cancel")
+    return ticket_id
+
+
 def test_work_of_a_ticket_is_merged_before_what_waits_for_it_and_reaches_the_repository(world: World) -> None:
     tenant = world.tenant({"list.txt": "begin\n"})
     owner = tenant.owner
-    ticket = owner.post("/tickets", {"title": "Two steps", "project_id": tenant.project_id})
-    ticket_id = ticket.get("ticket_id") or ticket["id"]
-    for own in owner.get("/tasks", ticket_id=ticket_id):
-        # What the ticket begins with asks for a model.
-        owner.post(f"/tasks/{own['id']}/cancel")
+    ticket_id = ticket(tenant, "Two steps")
     write = task(tenant, ticket_id, "echo write >> list.txt")
     read = task(tenant, ticket_id, "grep -q write list.txt; echo read >> list.txt", write["id"])
+    other_id = ticket(tenant, "On top of both")
+    other = task(tenant, other_id, "grep -q read list.txt && echo other > other.txt", read["id"])
     owner.ok("PATCH", f"/projects/{tenant.project_id}", {"autonomous_execution_enabled": True})
     world.runner(tenant, slots=2)
 
     def merged() -> bool:
-        found = [owner.get(f"/tasks/{one['id']}") for one in (write, read)]
+        found = [owner.get(f"/tasks/{one['id']}") for one in (write, read, other)]
         assert not [one for one in found if one["status"] == "failed"], found
-        return [one["merge_state"] for one in found] == ["merged", "merged"]
+        return [one["merge_state"] for one in found] == ["merged"] * 3
 
-    eventually(merged, "both tasks are merged", 120)
+    eventually(merged, "all tasks are merged", 120)
     answer = owner.post("/branch-workflow/merge", {"ticket_id": ticket_id, "merge_method": "squash"})
     assert answer["success"], answer
     again = owner.post("/branch-workflow/merge", {"ticket_id": ticket_id, "merge_method": "squash"})
@@ -48,6 +55,9 @@ def test_work_of_a_ticket_is_merged_before_what_waits_for_it_and_reaches_the_rep
     shown = git(tenant.repository, "show", f"{answer['target_branch']}:list.txt")
     assert shown == "begin\nwrite\nread\n"
     assert len(git(tenant.repository, "log", "--format=%h", answer["target_branch"]).split()) == 2
+    owner.post("/branch-workflow/push", {"project_id": tenant.project_id, "branch_name": f"ticket/{other_id}"})
+    listed = git(tenant.repository, "ls-tree", "--name-only", f"ticket/{other_id}").split()
+    assert {"list.txt", "other.txt"} <= set(listed)
 
     def told() -> Any:
         found = owner.get("/costs/summary", scope_type="phase", scope_id="PHASE_TESTING")

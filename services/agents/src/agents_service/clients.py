@@ -60,6 +60,7 @@ class ClaimedTask:
     owned_files: list[str]
     has_repository: bool
     lease_expires_at: datetime | None
+    dependency_branches: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,7 @@ class VcsClient:
                         base_branch=task.base_branch,
                         sandbox_id=task.sandbox_id,
                         spec_id=task.spec_id,
+                        dependency_branches=task.dependency_branches,
                     )
                     for task in tasks
                 ]
@@ -246,6 +248,7 @@ class WorkflowClient:
                 owned_files=list(task.owned_files),
                 has_repository=task.has_repository,
                 lease_expires_at=moment(task.lease_expires_at) if task.HasField("lease_expires_at") else None,
+                dependency_branches=list(task.dependency_branches),
             )
             for task in answer.tasks
         ]

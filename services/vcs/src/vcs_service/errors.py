@@ -24,4 +24,7 @@ HOST_UNKNOWN = ErrorSpec("vcs.host_unknown", Kind.UNAVAILABLE, "The host of the 
 HOST_REFUSED = ErrorSpec("vcs.host_refused", Kind.REFUSED, "Repositories cannot be fetched from this host.")
 GIT_FAILED = ErrorSpec("vcs.git_failed", Kind.CONFLICT, "git failed.")
 GIT_TIMEOUT = ErrorSpec("vcs.git_timeout", Kind.DEADLINE, "git took too long.", 5.0)
+DEPENDENCIES_CONFLICT = ErrorSpec(
+    "vcs.dependencies_conflict", Kind.CONFLICT, "The branches that this work depends on conflict with its own."
+)
 MERGE_IS_ANOTHER = ErrorSpec("vcs.merge_is_another", Kind.CONFLICT, "This merge id was used for another merge.")

@@ -37,7 +37,7 @@ def build(settings: Settings) -> Service:
     merging = MergingService(db, mirror, Merger(mirrors))
     tickets = replica.Tickets(db, WorkflowClient(channels))
     commits = CommitService(db, CommitReader(git), tickets)
-    branches = BranchService(db, mirror, commits)
+    branches = BranchService(db, mirror, merging, commits)
     merging.finish_by(branches.head_to_merge)
     ticket_branches = TicketBranchService(db, mirror, merging, commits, branches, tickets)
     return Service(

@@ -153,6 +153,7 @@ class VcsServicer(vcs_pb2_grpc.VcsServiceServicer):
                     sandbox_id=start.sandbox_id,
                     spec_id=start.spec_id,
                     agent_id=start.agent_id,
+                    dependency_branches=start.dependency_branches,
                 )
             )
         except AppError as error:

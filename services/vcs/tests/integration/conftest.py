@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,13 @@ class Vcs:
         return ticket_id
 
     async def branch(
-        self, project_id: str, task_id: str, attempt: int = 1, base: str = "omoios/spec", ticket_id: str = "ticket-1"
+        self,
+        project_id: str,
+        task_id: str,
+        attempt: int = 1,
+        base: str = "omoios/spec",
+        ticket_id: str = "ticket-1",
+        dependencies: Sequence[str] = (),
     ) -> tuple[Any, str]:
         """(the started branch, the sandbox's token)."""
         sandbox = f"sandbox-{task_id}-{attempt}"
@@ -144,6 +150,7 @@ class Vcs:
             base_branch=base,
             sandbox_id=sandbox,
             agent_id="agent-1",
+            dependency_branches=dependencies,
         )
         answer = await self.call("StartBranches", pb.StartBranchesRequest(starts=[start]), "agents")
         token = self.signing.sandbox(

@@ -221,6 +221,7 @@ def _claimed(task: Claimed) -> pb.ClaimedTask:
         context_json=json.dumps(told, default=str),
         owned_files=task.owned_files,
         has_repository=task.has_repository,
+        dependency_branches=task.dependency_branches,
     )
 
 

@@ -192,3 +192,24 @@ async def test_work_that_is_to_be_merged_lets_nothing_go_yet(flow: Any) -> None:
     await task_of(flow, ticket, "after", first["id"])
     (claimed,) = await flow.claim()
     assert await flow.unblocked(claimed, SHA) == []
+
+
+async def test_a_claim_names_the_branches_that_hold_the_work_of_other_tickets(flow: Any) -> None:
+    one = await ticket_of(flow)
+    other = await flow.call("POST", "/tickets", json={"title": "Two", "project_id": one["project_id"]})
+    (first,) = await flow.claim()
+    await flow.complete(first)
+    write = await task_of(flow, one, "write")
+    (claimed,) = await flow.claim()
+    assert list(claimed.dependency_branches) == []
+    await flow.complete(claimed, SHA)
+    beside = await task_of(flow, other, "beside", first.task_id)
+    (claimed,) = await flow.claim()
+    assert (claimed.task_id, list(claimed.dependency_branches)) == (beside["id"], []), "its own branch is no other"
+    await flow.complete(claimed)
+    await task_of(flow, other, "read", write["id"], beside["id"])
+    await flow.job("run-merges")()
+    await flow.merge_all()
+    (claimed,) = await flow.claim()
+    assert claimed.base_branch == f"ticket/{other['id']}"
+    assert list(claimed.dependency_branches) == [f"ticket/{one['id']}"]

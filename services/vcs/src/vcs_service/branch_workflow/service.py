@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from servicekit.db import Database
 from servicekit.errors import invalid
 from vcs_service.commits.service import CommitService
-from vcs_service.errors import ATTEMPT_SUPERSEDED, BRANCH_NOT_FOUND, HEAD_MISMATCH, REPOSITORY_NOT_FOUND
+from vcs_service.errors import (
+    ATTEMPT_SUPERSEDED,
+    BRANCH_NOT_FOUND,
+    DEPENDENCIES_CONFLICT,
+    HEAD_MISMATCH,
+    REPOSITORY_NOT_FOUND,
+)
+from vcs_service.merging import rules as merging_rules
+from vcs_service.merging.service import MergingService
 from vcs_service.mirror import attempts_service as attempts
 from vcs_service.mirror import rules as mirror_rules
 from vcs_service.mirror.service import MirrorService
@@ -20,7 +28,10 @@ REFRESH_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class BranchStart:
-    """A branch wanted for one attempt at a task. `base_branch` empty: the project's default branch."""
+    """A branch wanted for one attempt at a task. `base_branch` empty: the project's default branch.
+
+    `dependency_branches`: those besides `base_branch` that hold work this one depends on.
+    """
 
     project_id: str
     task_id: str
@@ -30,6 +41,7 @@ class BranchStart:
     sandbox_id: str
     spec_id: str
     agent_id: str
+    dependency_branches: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +59,18 @@ class FinishedBranch:
 class BranchService:
     """Use cases of attempts' branches."""
 
-    def __init__(self, db: Database, mirror: MirrorService, commits: CommitService) -> None:
+    def __init__(self, db: Database, mirror: MirrorService, merging: MergingService, commits: CommitService) -> None:
         self._db = db
         self._mirror = mirror
+        self._merging = merging
         self._mirrors = mirror.mirrors
         self._commits = commits
 
     async def start_attempt(self, start: BranchStart) -> Branch:
         """The branch of an attempt, made from its base; asked for again it is the same.
 
-        Raises `vcs.attempt_superseded` when a later attempt has a branch, and what `require_ready` raises.
+        Raises `vcs.attempt_superseded` when a later attempt has a branch, `vcs.dependencies_conflict` when the work it
+        depends on cannot be merged into its base, and what `require_ready` raises.
         """
         if start.attempt < 1 or not (start.task_id and start.sandbox_id):
             raise invalid("attempt", "task_id, sandbox_id and an attempt from 1 are needed")
@@ -65,6 +79,8 @@ class BranchService:
         repository = await self._mirror.require_ready(start.project_id)
         base_branch = start.base_branch or repository.default_branch
         base_sha = await self.base(repository, base_branch)
+        for dependency in start.dependency_branches:
+            base_sha = await self._merge_dependency(start, base_branch, dependency) or base_sha
         name = mirror_rules.task_branch(start.task_id, start.attempt)
         if (problem := mirror_rules.branch_problem(name)) is not None:
             raise invalid("task_id", problem, start.task_id)
@@ -132,6 +148,23 @@ class BranchService:
         if branch.state != "started":
             return head_sha or branch.head_sha or ""
         return (await self.finish_attempt(project_id, task_id, attempt, head_sha)).head_sha
+
+    async def _merge_dependency(self, start: BranchStart, base_branch: str, dependency: str) -> str | None:
+        """Where the base stands after it got the work of a branch; None where that branch does not exist."""
+        for name in (base_branch, dependency):
+            problem = mirror_rules.branch_problem(name) or mirror_rules.target_problem(name)
+            if problem is not None:
+                raise invalid("dependency_branches", problem, name)
+        head = await self._mirrors.resolve(start.project_id, mirror_rules.head_ref(dependency))
+        if head is None:
+            return None
+        item = {"branch": dependency, "task_id": start.task_id, "ticket_id": start.ticket_id}
+        message = merging_rules.message_of(item, base_branch)
+        merged = await self._merging.merge_now(start.project_id, base_branch, [(head, message)])
+        if merged.outcome == "conflicted":
+            places = ", ".join(merged.files)[:500]
+            raise DEPENDENCIES_CONFLICT(f"{dependency}, needed by this work, conflicts with {base_branch} in {places}.")
+        return merged.sha
 
     async def base(self, repository: Repository, base_branch: str) -> str:
         """The commit to start from; a branch of ours that does not exist yet is made from the default branch."""

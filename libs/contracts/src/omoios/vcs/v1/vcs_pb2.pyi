@@ -248,6 +248,7 @@ class BranchStart(_message.Message):
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     SPEC_ID_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
+    DEPENDENCY_BRANCHES_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     task_id: _builtins.str
     ticket_id: _builtins.str
@@ -256,6 +257,10 @@ class BranchStart(_message.Message):
     sandbox_id: _builtins.str
     spec_id: _builtins.str
     agent_id: _builtins.str
+    @_builtins.property
+    def dependency_branches(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Further branches that hold work it depends on; they are merged into `base_branch` first. Absent ones are passed over."""
+
     def __init__(
         self,
         *,
@@ -267,10 +272,11 @@ class BranchStart(_message.Message):
         sandbox_id: _builtins.str = ...,
         spec_id: _builtins.str = ...,
         agent_id: _builtins.str = ...,
+        dependency_branches: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "attempt", b"attempt", "base_branch", b"base_branch", "project_id", b"project_id", "sandbox_id", b"sandbox_id", "spec_id", b"spec_id", "task_id", b"task_id", "ticket_id", b"ticket_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "attempt", b"attempt", "base_branch", b"base_branch", "dependency_branches", b"dependency_branches", "project_id", b"project_id", "sandbox_id", b"sandbox_id", "spec_id", b"spec_id", "task_id", b"task_id", "ticket_id", b"ticket_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -121,6 +121,7 @@ class ClaimedTask(_message.Message):
     CONTEXT_JSON_FIELD_NUMBER: _builtins.int
     OWNED_FILES_FIELD_NUMBER: _builtins.int
     HAS_REPOSITORY_FIELD_NUMBER: _builtins.int
+    DEPENDENCY_BRANCHES_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     ticket_id: _builtins.str
     project_id: _builtins.str
@@ -147,6 +148,10 @@ class ClaimedTask(_message.Message):
     def lease_expires_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def owned_files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def dependency_branches(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Branches other than `base_branch` that the work of its dependencies was merged into."""
+
     def __init__(
         self,
         *,
@@ -170,10 +175,11 @@ class ClaimedTask(_message.Message):
         context_json: _builtins.str = ...,
         owned_files: _abc.Iterable[_builtins.str] | None = ...,
         has_repository: _builtins.bool = ...,
+        dependency_branches: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expires_at", b"lease_expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_branch", b"base_branch", "context_json", b"context_json", "description", b"description", "execution_config_json", b"execution_config_json", "execution_id", b"execution_id", "has_repository", b"has_repository", "lease_expires_at", b"lease_expires_at", "organization_id", b"organization_id", "owned_files", b"owned_files", "phase_id", b"phase_id", "priority", b"priority", "project_id", b"project_id", "sandbox_id", b"sandbox_id", "spec_id", b"spec_id", "task_id", b"task_id", "task_type", b"task_type", "ticket_id", b"ticket_id", "timeout_s", b"timeout_s", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_branch", b"base_branch", "context_json", b"context_json", "dependency_branches", b"dependency_branches", "description", b"description", "execution_config_json", b"execution_config_json", "execution_id", b"execution_id", "has_repository", b"has_repository", "lease_expires_at", b"lease_expires_at", "organization_id", b"organization_id", "owned_files", b"owned_files", "phase_id", b"phase_id", "priority", b"priority", "project_id", b"project_id", "sandbox_id", b"sandbox_id", "spec_id", b"spec_id", "task_id", b"task_id", "task_type", b"task_type", "ticket_id", b"ticket_id", "timeout_s", b"timeout_s", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
