@@ -40,6 +40,25 @@ def test_every_call_of_the_web_client_reaches_a_service(gateway: Gateway) -> Non
             assert gateway.client.request(method, path).json()["service"] == load().owner_of(path), template
 
 
+def test_every_preflight_of_the_web_client_is_answered_by_a_service(gateway: Gateway, strict_gateway: Gateway) -> None:
+    """Only services know which headers and methods they take; the gateway once said none of them at `/auth`."""
+    with (ROOT / "tests/contract/frontend-calls.csv").open(encoding="utf-8") as file:
+        calls = sorted((row["path_template"], row["method"]) for row in csv.DictReader(file))
+    groups = {path.split("/")[3]: (method, path) for path, method in calls if method not in ("WS", "ANY")}
+    assert {"auth", "tickets", "github"} <= set(groups)
+    for group, (method, template) in groups.items():
+        path = template.replace("{", "x").replace("}", "")
+        asked = {
+            "Origin": "http://localhost:3000",
+            "Access-Control-Request-Method": method,
+            "Access-Control-Request-Headers": "authorization,content-type",
+        }
+        for client in (gateway.client, strict_gateway.client):
+            answer = client.options(path, headers=asked)
+            assert answer.content, group
+            assert (answer.json()["service"], answer.json()["method"]) == (load().owner_of(path), "OPTIONS"), group
+
+
 @pytest.mark.parametrize(
     ("path", "service"),
     [

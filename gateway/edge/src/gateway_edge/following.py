@@ -109,7 +109,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listen="",
         rate_limits=settings.rate_limits,
         trusted_proxies=tuple(given.trusted_proxy),
-        cors_origins=tuple(settings.cors_origins),
         metrics_port=18008,
         metrics_host="",
     )

@@ -55,7 +55,6 @@ class Options:
     ``trusted_proxies``: networks in front of the gateway whose X-Forwarded-* is believed. ``access_log``: a file;
     None writes to standard output, the empty string turns it off. ``metrics_port``: Prometheus metrics and ``/ping``,
     on ``metrics_host``.
-    ``cors_origins``: origins that may read a 429 of the gateway itself; everything else is answered by the services.
     """
 
     listen: str = "127.0.0.1"
@@ -64,7 +63,6 @@ class Options:
     access_log: str | None = None
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
-    cors_origins: tuple[str, ...] = ("http://localhost:3000",)
     log_level: str = "WARN"
 
 
@@ -235,15 +233,6 @@ def middlewares(routes: Routes, options: Options, limits_port: int) -> dict[str,
         # 502 is Traefik's own answer to a connection that broke before a response began.
         "retry": {"retry": {**RETRY, "status": ["502"], "maxRequestBodyBytes": RETRY_BODY_BYTES}},
         "retry-unsent": {"retry": {**RETRY}},
-        # A browser can read Retry-After of the gateway's own 429 only with these; services set the same values.
-        "limit-cors": {
-            "headers": {
-                "accessControlAllowOriginList": list(options.cors_origins),
-                "accessControlAllowCredentials": True,
-                "accessControlExposeHeaders": ["Retry-After"],
-                "addVaryHeader": True,
-            }
-        },
     }
     for limit in routes.limits:
         bucket = limit.buckets[options.rate_limits]
@@ -256,7 +245,8 @@ def middlewares(routes: Routes, options: Options, limits_port: int) -> dict[str,
             "forwardAuth": {
                 "address": f"http://127.0.0.1:{limits_port}/{limit.name}",
                 "trustForwardHeader": True,
-                "authRequestHeaders": ["X-Request-Id"],
+                # Without the origin the edge's 429 would bear nothing that lets a browser read it.
+                "authRequestHeaders": ["Origin", "X-Request-Id"],
             }
         }
         found[f"refusal-{limit.name}"] = {

@@ -102,8 +102,7 @@ def _chain(rule: Rule, limits: Sequence[str] = ()) -> list[str]:
 
 
 def _whole_rule_limits(rule: Rule, limits: Iterable[Limit]) -> list[str]:
-    names = [f"limit-{limit.name}" for limit in limits if rule.name in limit.rules and not limit.operations]
-    return ["limit-cors", *names] if names else []
+    return [f"limit-{limit.name}" for limit in limits if rule.name in limit.rules and not limit.operations]
 
 
 def limit_routers(routes: Routes) -> dict[str, Any]:
