@@ -23,6 +23,7 @@ TAKEN = ErrorSpec("kit.name_taken", Kind.CONFLICT, "This name is taken.")
 class Event(msgspec.Struct):
     kind: str
     data: dict[str, Any] = {}
+    kept: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
 
 
 class Batch(msgspec.Struct):
@@ -48,7 +49,7 @@ HOT = HotRoute(
     response=Accepted,
     status_code=202,
     responses=problems(TAKEN),
-    body_limit=2_000,
+    body_limit=6_000,
 )
 
 
@@ -90,7 +91,7 @@ async def test_a_hot_route(serve: Any) -> None:
         wrong = await http.post(url, json={"events": [{"kind": 7}]})
         nul = await http.post(url, json={"events": [{"kind": "a", "data": {"x": "\x00"}}]})
         broken = await http.post(url, content=b"{")
-        large = await http.post(url, content=b" " * 2_001)
+        large = await http.post(url, content=b" " * 6_001)
         method = await http.get(url)
         del http.headers["Authorization"]
         nobody = await http.post(url, json={"events": []})
@@ -104,6 +105,18 @@ async def test_a_hot_route(serve: Any) -> None:
     assert large.status_code == 413
     assert (method.status_code, method.headers["allow"]) == (405, "POST")
     assert nobody.status_code == 401
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 5000])
+async def test_a_number_that_nobody_can_read_is_refused_in_what_is_kept_raw(serve: Any, number: str) -> None:
+    async with serve(router(), hot_routes=[HOT]) as http:
+        url = "/api/v1/boxes/b-1/events"
+        sent = '{"events": [{"kind": "a"}, {"kind": "a", "kept": {"text": "1e400", "n": [0, %s]}}]}'
+        refused = await http.post(url, content=sent % number)
+        taken = await http.post(url, content=sent % "1e300")
+    assert refused.status_code == 422
+    assert refused.json()["detail"][0]["loc"] == ["body", "events", 1, "kept", "n", 1]
+    assert (taken.status_code, taken.json()) == (202, {"accepted": 2})
 
 
 async def test_declared_errors(serve: Any) -> None:

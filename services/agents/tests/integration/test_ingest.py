@@ -218,6 +218,12 @@ async def test_bad_events_are_named(world: Any) -> None:
         assert answer.json()["detail"][0]["loc"] == place, answer.text
     nul = await world.post(path, {"event_type": "a", "event_data": {"x": "a\x00b"}}, token)
     assert nul.status_code == 422
+    # Once recorded, such a number would fail every reader of the sandbox's events.
+    endless = b'{"event_type": "a", "event_data": {"n": ' + b"9" * 5_000 + b"}}"
+    headers = {**world.auth(token), "Content-Type": "application/json"}
+    refused = await world.http.post(f"/api/v1{path}", content=endless, headers=headers)
+    assert_problem(refused, 422, "request.invalid")
+    assert refused.json()["detail"][0]["loc"] == ["body", "event_data", "n"]
     large = await world.post(path, {"event_type": "a", "event_data": {"x": "y" * 100_001}}, token)
     assert_problem(large, 413, "agents.event_too_large")
     second = await world.post(
