@@ -253,6 +253,20 @@ class TestRoles:
         ):
             assert_problem(answer, 400, "identity.role_is_system")
 
+    async def test_no_role_takes_a_system_role_s_name(self, identity: Identity) -> None:
+        """By the name alone an `admin` with hardly a permission would pass where a service asks for an admin."""
+        ada = await identity.person()
+        path = f"{BASE}/{await identity.organization(ada)}/roles"
+        for name in ("owner", "admin", " Admin ", "agent_executor"):
+            made = await identity.http.post(path, json={"name": name}, headers=ada.headers)
+            assert_problem(made, 409, "identity.role_name_taken")
+        made = await identity.http.post(path, json={"name": "administrator"}, headers=ada.headers)
+        role = f"{path}/{made.json()['id']}"
+        renamed = await identity.http.patch(role, json={"name": "admin"}, headers=ada.headers)
+        assert_problem(renamed, 409, "identity.role_name_taken")
+        kept = await identity.http.patch(role, json={"name": "administrator", "permissions": []}, headers=ada.headers)
+        assert kept.status_code == 200
+
     async def test_permissions_have_a_form(self, identity: Identity) -> None:
         ada = await identity.person()
         organization = await identity.organization(ada)

@@ -41,6 +41,8 @@ class RoleService:
         try:
             async with self._db.uow() as tx:
                 standing = await enter(tx, principal, "org:write", organization_id)
+                if rules.is_system_name(body.name):
+                    raise ROLE_NAME_TAKEN()
                 if sum(node.is_own for node in standing.roles.values()) >= rules.MAX_ROLES:
                     raise TOO_MANY_ROLES()
                 parent = str(body.inherits_from) if body.inherits_from is not None else None
@@ -69,6 +71,8 @@ class RoleService:
                 standing = await enter(tx, principal, "org:write", organization_id)
                 role = await self._own_role(tx, organization_id, role_id)
                 changes = body.changes()
+                if changes.get("name", role.name) != role.name and rules.is_system_name(changes["name"]):
+                    raise ROLE_NAME_TAKEN()
                 if rules.makes_cycle(role_id, changes.get("inherits_from", role.inherits_from), standing.roles):
                     raise ROLE_CYCLE()
                 # Whoever changes a role must hold what it grants before and after, else he could take from his betters.

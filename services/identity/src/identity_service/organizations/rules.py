@@ -66,6 +66,11 @@ SYSTEM_ROLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """Name → (description, permissions) of the roles that every organization has."""
 
 
+def is_system_name(name: str) -> bool:
+    """Whether a role of this name would pass for a system role: services know a member's role by its name alone."""
+    return name.casefold() in SYSTEM_ROLES
+
+
 @dataclass(frozen=True, slots=True)
 class RoleNode:
     """A role as the inheritance sees it."""
