@@ -7,7 +7,7 @@ from typing import Any
 
 from omoios.vcs.events.v1 import events_pb2 as vcs_events
 from omoios.workflow.events.v1 import events_pb2 as own
-from servicekit.errors import AppError, Kind
+from servicekit.errors import AppError, Kind, invalid
 from servicekit.ids import new_id
 
 CHOICE = """# Choice
@@ -92,11 +92,12 @@ async def test_a_repository_is_bound_in_the_end(flow: Any) -> None:
     assert (ready["repository_state"], ready["default_branch"]) == ("ready", "trunk")
     assert [one.task_id for one in await flow.claim()] == [task["id"]]
 
-    flow.vcs.refuse = AppError("vcs.path_refused", "This path is not allowed.", Kind.INVALID)
+    flow.vcs.refuse = invalid("repository_url", "this path is not allowed", "/etc")
     other = await flow.project(repository_url="/etc")
     await flow.job("bind-repositories")()
     failed = await flow.call("GET", f"/projects/{other['id']}")
-    assert (failed["repository_state"], failed["repository_error"]) == ("failed", "This path is not allowed.")
+    assert failed["repository_state"] == "failed"
+    assert failed["repository_error"] == "repository_url: this path is not allowed"
     spec = await flow.spec(other["id"])
     refused = await flow.call("POST", f"/specs/{spec['id']}/execute", 409)
     assert refused["code"] == "workflow.repository_not_ready"

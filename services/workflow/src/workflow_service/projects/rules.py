@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from servicekit.errors import Kind, invalid
+from servicekit.errors import AppError, Kind, invalid
 
 STATUSES = ("active", "paused", "archived", "completed")
 MAX_CONCURRENT_TASKS = 1000
@@ -36,6 +36,12 @@ def bind_delay_s(attempts: int) -> float:
 def may_bind_again(kind: Kind) -> bool:
     """Whether a refused binding may succeed later by itself."""
     return kind in _TRANSIENT
+
+
+def refusal(error: AppError) -> str:
+    """Why a binding was refused, for the project's owner: which of his inputs, and what is wrong with it."""
+    named = "; ".join(f"{field.loc[-1]}: {field.msg}" for field in error.fields)
+    return named or error.detail
 
 
 def same_repository(first: str, second: str) -> bool:

@@ -242,7 +242,7 @@ class ProjectService:
             )
             state, error = _STATES.get(repository.state, "mirroring"), repository.error or None
         except AppError as refused:
-            error = refused.detail
+            error = rules.refusal(refused)
             if not rules.may_bind_again(refused.kind):
                 state = "failed"
         async with self._db.uow() as tx:
