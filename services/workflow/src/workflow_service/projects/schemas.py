@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from workflow_service.projects.tables import Project
 
@@ -17,6 +18,17 @@ Branch = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=r"^[^\s~^:?*\[\\]+$")
 ]
 Text = Annotated[str, StringConstraints(max_length=100_000)]
+SETTINGS_MAX_BYTES = 65_536
+"""As JSON. A page shows up to 1,000 projects with their settings."""
+
+
+def _bounded(settings: dict[str, Any]) -> dict[str, Any]:
+    if len(json.dumps(settings)) > SETTINGS_MAX_BYTES:
+        raise ValueError(f"must not exceed {SETTINGS_MAX_BYTES} bytes as JSON")
+    return settings
+
+
+Settings = Annotated[dict[str, Any], AfterValidator(_bounded)]
 
 
 class ProjectCreate(BaseModel):
@@ -28,7 +40,7 @@ class ProjectCreate(BaseModel):
     default_phase_id: str = "PHASE_BACKLOG"
     github_owner: Short | None = None
     github_repo: Short | None = None
-    settings: dict[str, Any] | None = None
+    settings: Settings | None = None
     repository_url: Url | None = None
     default_branch: Branch | None = None
 
@@ -43,7 +55,7 @@ class ProjectPatch(BaseModel):
     github_owner: Short | None = None
     github_repo: Short | None = None
     github_connected: bool | None = None
-    settings: dict[str, Any] | None = None
+    settings: Settings | None = None
     autonomous_execution_enabled: bool | None = None
     repository_url: Url | None = None
     default_branch: Branch | None = None
