@@ -80,7 +80,16 @@ def test_longest_rule_wins(gateway: Gateway, path: str, service: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/nothing", "/api/v1", "/api/v1/agentsx", "/metrics", "/api/v1/debug", "/health/", "/.well-known/jwks.json/x"],
+    [
+        "/nothing",
+        "/api/v1",
+        "/api/v1/agentsx",
+        "/api/v1/tickets%2Fx",
+        "/metrics",
+        "/api/v1/debug",
+        "/health/",
+        "/.well-known/jwks.json/x",
+    ],
 )
 def test_a_path_of_nobody_is_a_problem(gateway: Gateway, path: str) -> None:
     answer = gateway.client.get(path)

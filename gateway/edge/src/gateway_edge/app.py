@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 from starlette.requests import Request
@@ -31,6 +33,7 @@ from servicekit.http.edge import Edge
 from servicekit.http.problems import render
 
 ERROR_PAGES = {413: BODY_TOO_LARGE, 502: SERVICE_UNAVAILABLE, 504: GATEWAY_TIMEOUT}
+_ENCODED_SLASH = re.compile("%2F", re.IGNORECASE)
 
 
 class EdgeApp:
@@ -138,8 +141,9 @@ class EdgeApp:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1013, "reason": SERVICE_UNAVAILABLE.code})
             return
-        error, status = self.refusal(scope["method"], scope["path"])
-        await _problem(scope, error, status, scope["path"])(scope, receive, send)
+        path = _routed_path(scope)
+        error, status = self.refusal(scope["method"], path)
+        await _problem(scope, error, status, path)(scope, receive, send)
 
     def refusal(self, method: str, path: str) -> tuple[AppError, int]:
         """Why the edge has no answer to a request, and the status that says it."""
@@ -151,6 +155,11 @@ class EdgeApp:
             return NOT_BUILT_YET(f"{listed} is not built yet.", operation=listed), 404
         # The rule's owner has no living instance: the gateway sends its requests here only then.
         return SERVICE_UNAVAILABLE(f"The service {rule.owner} does not answer.", service=rule.owner), 502
+
+
+def _routed_path(scope: Scope) -> str:
+    """The path as the gateway's rules read it: an encoded slash parts nothing, so it is left as it came."""
+    return "%2F".join(map(unquote, _ENCODED_SLASH.split(scope["raw_path"].decode("latin-1"))))
 
 
 def _json(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
