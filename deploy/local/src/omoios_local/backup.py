@@ -15,25 +15,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from omoios_local.archive import ENVELOPE_KEY, FORMAT, MANIFEST, BackupError, backup_key, refuse_newer, unpack
 from omoios_local.client import StackClient
 from omoios_local.embedded.process import write_private
 from omoios_local.ports import SERVICES
 from omoios_local.provision import create_databases
 from omoios_local.stack import Stack
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-ENVELOPE_KEY = "envelope-key"
 # Databases dumped or loaded at once: each keeps one process of PostgreSQL and one of ours busy.
 PARALLEL = 3
 # The order within a folder; everything else comes between.
 GIT_ORDER = {"refs": 0, "objects": 2}
-
-
-class BackupError(RuntimeError):
-    """The backup cannot be made or read; the message says why."""
 
 
 def target_file(target: Path | None) -> Path:
@@ -190,8 +183,8 @@ def restore(client: StackClient, file: Path, only: str | None = None) -> list[st
 
     The stack is stopped, the databases are made anew and JetStream is emptied: relays that find a younger stream than
     their rows publish the outbox again (eight days), and each consumer skips what its inbox knows.
-    Raises BackupError before anything is touched when the file is not a backup, lacks the service or holds a dump that
-    cannot be read to its end.
+    Raises BackupError before anything is touched when the file is not a backup, lacks the service, was made by a newer
+    version or holds a dump that cannot be read to its end.
     """
     if only is not None and only not in SERVICES:
         raise BackupError(f"unknown service {only}; known are {', '.join(SERVICES)}")
@@ -202,13 +195,18 @@ def restore(client: StackClient, file: Path, only: str | None = None) -> list[st
         missing = [name for name in chosen if not (content / "databases" / f"{name}.dump").exists()]
         if missing:
             raise BackupError(f"{file} holds no database of {', '.join(missing)}")
+        refuse_newer(manifest, chosen)
         client.state.create()
         stack = client.stack()
+        key_file = stack.credentials.envelope_file
+        present = key_file.read_text().strip()
+        key = backup_key(content, present, whole=only is None) if manifest.get("envelope_key") else present
         with ThreadPoolExecutor(PARALLEL) as pool:
             list(pool.map(lambda name: read_through(stack, name, content / "databases" / f"{name}.dump"), chosen))
-        if manifest.get("envelope_key"):
-            take_key(stack, (content / ENVELOPE_KEY).read_text().strip(), whole=only is None)
         client.down()
+        if key != present:
+            # Interrupted anywhere below, the stack can open its own secrets as well as those of the backup.
+            write_private(key_file, f"{key}\n{present}\n")
         shutil.rmtree(client.state.directory / "nats", ignore_errors=True)
         client.up(only=["databases"])
         with ThreadPoolExecutor(PARALLEL) as pool:
@@ -216,52 +214,10 @@ def restore(client: StackClient, file: Path, only: str | None = None) -> list[st
         for name in chosen:
             (client.state.migrated / f"{name}.json").unlink(missing_ok=True)
             restore_files(client.state.data(name), content / "data" / name)
+        if key != present:
+            write_private(key_file, key)
     client.down()
     return chosen
-
-
-def take_key(stack: Stack, key: str, *, whole: bool) -> None:
-    """Put the backup's envelope key in place. One service alone cannot change the key that all of them use."""
-    current = stack.credentials.envelope_file
-    if current.read_text().strip() == key:
-        return
-    if not whole:
-        raise BackupError("the backup was made with another envelope key; restore all services or none")
-    write_private(current, key)
-
-
-def unpack(file: Path, folder: Path) -> dict[str, Any]:
-    try:
-        with tarfile.open(file) as archive:
-            extract(archive, folder.resolve())
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-    except (OSError, tarfile.TarError, json.JSONDecodeError) as error:
-        raise BackupError(f"{file} is not a backup of this stack: {error}") from error
-    if manifest.get("format") != FORMAT:
-        raise BackupError(f"{file} has format {manifest.get('format')}; this program reads format {FORMAT}")
-    return manifest
-
-
-def extract(archive: tarfile.TarFile, folder: Path) -> None:
-    """Extract files, folders and links that stay below `folder`. Raises TarError for anything else.
-
-    The standard library's own filters are missing before Python 3.11.4.
-    """
-    archive.extraction_filter = lambda member, _: member
-    for member in archive:
-        place = folder / member.name
-        # Resolved at this moment: a link that came before may lead elsewhere.
-        reached = [place.parent.resolve()]
-        if member.issym():
-            reached.append((place.parent / member.linkname).resolve())
-        elif member.islnk():
-            reached.append((folder / member.linkname).resolve())
-        elif not (member.isfile() or member.isdir()):
-            raise tarfile.TarError(f"{member.name} is neither a file nor a folder")
-        if place.is_symlink() or not all(one.is_relative_to(folder) for one in reached):
-            raise tarfile.TarError(f"{member.name} leads out of the backup")
-        member.mode &= 0o755
-        archive.extract(member, folder)
 
 
 def read_through(stack: Stack, name: str, file: Path) -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from omoios_local import backup
-from omoios_local.backup import BackupError
+from omoios_local.archive import BackupError, extract, unpack
 from omoios_local.client import StackClient
 from omoios_local.embedded.process import scratch_directory
 from omoios_local.ports import SERVICES
@@ -180,7 +180,7 @@ def test_entries_that_lead_out_are_refused(tmp_path, entries):
         for one in entries:
             archive.addfile(one)
     with pytest.raises(BackupError, match="is not a backup"):
-        backup.unpack(file, folder)
+        unpack(file, folder)
     assert {path.name for path in tmp_path.iterdir()} == {"saved.tar", "content"}
 
 
@@ -194,7 +194,7 @@ def test_links_inside_a_backup_are_kept(tmp_path):
     with tarfile.open(tmp_path / "saved.tar", "w") as archive:
         for path in ("manifest.json", "sub"):
             archive.add(source / path, path)
-    assert backup.unpack(tmp_path / "saved.tar", folder) == {"format": 1}
+    assert unpack(tmp_path / "saved.tar", folder) == {"format": 1}
     assert (folder / "sub" / "hard").read_text() == (folder / "sub" / "soft").read_text() == '{"format": 1}'
 
 
@@ -234,7 +234,7 @@ def test_a_repository_that_is_worked_in_is_whole_in_the_backup(tmp_path):
             saved = tmp_path / f"saved-{number}"
             saved.mkdir()
             with tarfile.open(tmp_path / f"{number}.tar") as archive:
-                backup.extract(archive, saved)
+                extract(archive, saved)
             put = saved / "data" / "vcs" / "mirrors" / "project.git"
             checked = subprocess.run([*git, "--git-dir", put, "fsck", "--full"], capture_output=True, text=True)
             assert checked.returncode == 0, checked.stderr
