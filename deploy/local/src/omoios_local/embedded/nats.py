@@ -65,7 +65,7 @@ def server_config(
     sync_always: bool = True,
     max_store_bytes: int = MAX_STORE_BYTES,
 ) -> str:
-    """A NATS configuration; values are JSON, which NATS's own format contains.
+    """A NATS configuration; values are JSON, which NATS's own format contains but for `\\u` escapes.
 
     ``listen``, ``http``: `host:port` of clients and of the unauthenticated statistics. ``store``: JetStream's folder.
     """
@@ -82,7 +82,7 @@ def server_config(
         settings["http"] = http
     if users:
         settings["authorization"] = {"users": [_user(user) for user in users]}
-    return "".join(f"{name}: {json.dumps(value, indent=1)}\n" for name, value in settings.items())
+    return "".join(f"{name}: {json.dumps(value, indent=1, ensure_ascii=False)}\n" for name, value in settings.items())
 
 
 class EmbeddedNats(EmbeddedPart):

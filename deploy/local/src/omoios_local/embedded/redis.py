@@ -17,7 +17,7 @@ bind {host}
 port {port}
 protected-mode yes
 daemonize no
-dir {directory}
+dir .
 save ""
 appendonly no
 maxmemory {max_memory}
@@ -66,10 +66,11 @@ class EmbeddedRedis(EmbeddedPart):
 
     def prepare(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        text = CONFIG.format(host=LOOPBACK, port=self.port, directory=self.directory, max_memory=self.max_memory)
+        # Paths are relative to the working directory: Redis would split one with a space.
+        text = CONFIG.format(host=LOOPBACK, port=self.port, max_memory=self.max_memory)
         if self.users:
             write_private(self.directory / "users.acl", acl(self.users))
-            text += f"aclfile {self.directory / 'users.acl'}\n"
+            text += "aclfile users.acl\n"
         write_private(self.config_file, text)
 
     def command(self) -> Command:
