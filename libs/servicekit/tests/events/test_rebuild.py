@@ -68,6 +68,9 @@ async def test_everything_is_built_anew_or_what_is_named(
     assert capsys.readouterr().out.splitlines()[-1:] == ["billing: projects: 42 rows"]
     assert await raw.fetchval("SELECT count(*) FROM replica_memberships") == 1
 
+    with pytest.raises(ValueError, match="billing has no ghosts; it has access, projects, outbox"):
+        await rebuild.run(service(), ["projects", "ghosts"])
+
     await rebuild.run(service(), [])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("billing:")]
     assert lines == [

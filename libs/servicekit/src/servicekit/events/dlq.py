@@ -15,6 +15,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 from nats.aio.client import Client
+from nats.errors import NoServersError
 
 from servicekit.events import deadletters
 from servicekit.events.deadletters import DeadLetter
@@ -59,9 +60,13 @@ def wanted(letter: DeadLetter, durable: str, subject: str, sequences: set[int]) 
 
 
 async def run(options: argparse.Namespace, url: str, credentials: dict[str, Any]) -> int:
-    """List or replay; returns how many letters matched."""
+    """List or replay; returns how many letters matched. Raises NoServersError."""
     client = Client()
-    await client.connect(url, connect_timeout=5, max_reconnect_attempts=3, **credentials)
+
+    async def tried_again(_: Exception) -> None:
+        """Keeps the client from logging a traceback for each try; the last one is told."""
+
+    await client.connect(url, connect_timeout=5, max_reconnect_attempts=3, error_cb=tried_again, **credentials)
     count = 0
     try:
         js = client.jetstream(timeout=10)
@@ -91,7 +96,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the process' exit code."""
     options = parser().parse_args(arguments)
     url, credentials = nats_address()
-    count = asyncio.run(run(options, url, credentials))
+    try:
+        count = asyncio.run(run(options, url, credentials))
+    except NoServersError:
+        print(f"NATS does not answer at {url}; does the stack run?", file=sys.stderr)
+        return 1
     print(f"{count} dead letters {'replayed' if options.command == 'replay' else 'listed'}", file=sys.stderr)
     return 0
 

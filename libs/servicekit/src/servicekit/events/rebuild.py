@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nats.js.errors import NotFoundError
 
+from servicekit.errors import AppError
 from servicekit.events.bus import Bus
 from servicekit.events.relay import CLOCK_MARGIN, unpublish
 
@@ -71,9 +72,13 @@ async def _opened(service: Service) -> AsyncIterator[Bus]:
 
 
 async def run(service: Service, only: list[str]) -> None:
-    """Build anew what `only` names, or everything."""
+    """Build anew what `only` names, or everything. Raises ValueError for a name that the service does not have."""
     async with _opened(service) as bus:
-        for name, rebuild in sources_of(service):
+        sources = sources_of(service)
+        known = [*(name for name, _ in sources), "outbox"]
+        if unknown := [name for name in only if name not in known]:
+            raise ValueError(f"{service.name} has no {', '.join(unknown)}; it has {', '.join(known)}")
+        for name, rebuild in sources:
             if not only or name in only:
                 print(f"{service.name}: {name}: {await rebuild()} rows", flush=True)
         if not only or "outbox" in only:
@@ -88,7 +93,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     package = f"{options.service}_service"
     settings = importlib.import_module(f"{package}.settings").Settings()
-    asyncio.run(run(importlib.import_module(f"{package}.main").build(settings), options.only))
+    service = importlib.import_module(f"{package}.main").build(settings)
+    try:
+        asyncio.run(run(service, options.only))
+    except (AppError, OSError, RuntimeError, TimeoutError, ValueError) as error:
+        print(f"{options.service} is not built anew: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

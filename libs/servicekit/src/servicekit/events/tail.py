@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import BadSubjectError
 
 from servicekit.clock import to_wire
 from servicekit.events.dlq import readable
@@ -42,9 +42,13 @@ def as_json(subject: str, headers: dict[str, str], payload: bytes) -> str:
 
 
 async def follow(subjects: list[str], url: str, credentials: dict[str, Any], write: Callable[[str], None]) -> None:
-    """Write each event's line until cancelled."""
+    """Write each event's line until cancelled; waits for a server that is away. Raises BadSubjectError."""
     client = Client()
-    await client.connect(url, connect_timeout=5, max_reconnect_attempts=-1, **credentials)
+
+    async def tell(error: Exception) -> None:
+        print(f"NATS at {url}: {error}", file=sys.stderr, flush=True)
+
+    await client.connect(url, connect_timeout=5, max_reconnect_attempts=-1, error_cb=tell, **credentials)
 
     async def show(message: Msg) -> None:
         write(as_json(message.subject, dict(message.headers or {}), message.data))
@@ -63,8 +67,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("subjects", nargs="*", default=[f"{service}.>" for service in SERVICES])
     options = parser.parse_args(arguments)
     url, credentials = nats_address()
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         asyncio.run(follow(options.subjects, url, credentials, lambda line: print(line, flush=True)))
+    except KeyboardInterrupt:
+        return 0
+    except BadSubjectError:
+        print(f"not subjects of NATS: {' '.join(options.subjects)}", file=sys.stderr)
+        return 2
     return 0
 
 
