@@ -11,6 +11,7 @@ import typer
 
 from omoios_local import operations, screen
 from omoios_local.client import StackClient, log_files
+from omoios_local.ports import LARGEST_OFFSET
 from omoios_local.terminal import console, failures
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None)
@@ -22,7 +23,7 @@ InstanceNumber = Annotated[int | None, typer.Option("--instance", help="only thi
 def choose(
     context: typer.Context,
     port_offset: Annotated[
-        int | None, typer.Option(help="shift every port; the same as OMOIOS_PORT_OFFSET", min=0, max=40000)
+        int | None, typer.Option(help="shift every port; the same as OMOIOS_PORT_OFFSET", min=0, max=LARGEST_OFFSET)
     ] = None,
 ) -> None:
     """Everything below works on the stack of this clone, or on the one in OMOIOS_STATE_DIR."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
 import urllib.error
@@ -18,13 +19,14 @@ import psutil
 from omoios_local import control
 from omoios_local.embedded.process import tail
 from omoios_local.environment import RUNNER_PREFIX, operator_settings
-from omoios_local.ports import PortPlan
+from omoios_local.ports import LARGEST_OFFSET, PortPlan
 from omoios_local.processes import ProcessTable
 from omoios_local.stack import Stack
 from omoios_local.state import State, StateError, choose_directory, repository_root
 
 Progress = Callable[[dict[str, Any]], None]
-DAEMON_START_S = 20.0
+# The supervisor before may have to end all its processes first.
+DAEMON_START_S = 60.0
 # A gateway asks twice a second whether an absent service is back. Much longer, and something is wrong with it.
 GATEWAY_S = 60.0
 _PATHS = {
@@ -56,6 +58,8 @@ class StackClient:
         given = os.environ if environment is None else environment
         named = given.get("OMOIOS_PORT_OFFSET")
         if offset is None and named:
+            if not named.isdecimal() or int(named) > LARGEST_OFFSET:
+                raise ValueError(f"OMOIOS_PORT_OFFSET must be a whole number from 0 to {LARGEST_OFFSET}, not {named}")
             offset = int(named)
         state = State(choose_directory(repository_root(), offset or 0, given, os.geteuid()))
         if offset is None:
@@ -155,23 +159,30 @@ class StackClient:
             return False
 
     def _ensure_daemon(self) -> int:
-        """Start a supervisor unless one runs; returns its process id."""
-        if self.running():
-            answer = control.call(self.state.socket_path, {"verb": "ping"})
-            offset = int(answer["offset"])
-            if offset != self.offset:
-                raise control.ControlError(
-                    f"the stack in {self.state.directory} runs with port offset {offset}, not {self.offset}; "
-                    "end it first (`make down`) or choose another OMOIOS_STATE_DIR"
-                )
-            return int(answer["pid"])
+        """Start a supervisor unless one runs or is just starting; returns its process id."""
+        started = None if self.running() else self._start_daemon()
+        answer = control.call(self.state.socket_path, {"verb": "ping"})
+        if started is not None and started != answer["pid"]:
+            end_late(started)
+        offset = int(answer["offset"])
+        if offset != self.offset:
+            raise control.ControlError(
+                f"the stack in {self.state.directory} runs with port offset {offset}, not {self.offset}; "
+                "end it first (`make down`) or choose another OMOIOS_STATE_DIR"
+            )
+        return int(answer["pid"])
+
+    def _start_daemon(self) -> int | None:
+        """Wait until a supervisor answers. Returns the id of one started here: another may have the lock."""
         self.state.create()
         log_file = self.state.logs / "supervisor.log"
-        pid = spawn_daemon(self.state.directory, self.offset, log_file)
+        pid: int | None = None
         deadline = time.monotonic() + DAEMON_START_S
         while not control.answers(self.state.socket_path):
-            if os.waitpid(pid, os.WNOHANG)[0] == pid:
-                raise control.ControlError(f"the supervisor ended at once:\n{tail(log_file)}")
+            if (pid is None or not lives(pid)) and not self.state.supervised():
+                if pid is not None:
+                    raise control.ControlError(f"the supervisor ended at once:\n{tail(log_file)}")
+                pid = spawn_daemon(self.state.directory, self.offset, log_file)
             if time.monotonic() > deadline:
                 raise control.ControlError(f"the supervisor is silent after {DAEMON_START_S:g} s:\n{tail(log_file)}")
             time.sleep(0.02)
@@ -193,6 +204,14 @@ def lives(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
+
+
+def end_late(pid: int) -> None:
+    """End a supervisor that came too late: it must not take over when the one before it ends."""
+    while lives(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        time.sleep(0.02)
 
 
 def spawn_daemon(directory: Path, offset: int, log_file: Path) -> int:

@@ -13,7 +13,7 @@ from omoios_local import control
 from omoios_local.environment import operator_settings
 from omoios_local.ports import SERVICES, PortPlan
 from omoios_local.stack import Stack
-from omoios_local.state import State, repository_root
+from omoios_local.state import State, StateError, repository_root
 from omoios_local.supervisor import Supervisor
 
 
@@ -23,6 +23,7 @@ class Daemon:
     def __init__(self, state: State, stack: Stack) -> None:
         self.state = state
         self.stack = stack
+        self._ending = False
         self.supervisor = Supervisor(
             state, stack.specs(), on_scaled=self._render_gateway, on_removed=stack.plan.release
         )
@@ -49,12 +50,15 @@ class Daemon:
         verb = request.get("verb")
         supervisor = self.supervisor
         if verb == "ping":
+            if self._ending:
+                raise RuntimeError("the stack is going down")
             return {"pid": os.getpid(), "offset": self.stack.plan.offset}
         if verb == "status":
             return supervisor.describe()
         if verb == "up":
             return await self._up(request, send)
         if verb == "down":
+            self._ending = True
             unsubscribe = supervisor.subscribe(send)
             await supervisor.down()
             unsubscribe()
@@ -114,4 +118,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except (StateError, OSError) as error:
+        sys.exit(str(error))

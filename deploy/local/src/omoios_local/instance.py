@@ -54,6 +54,8 @@ class Unit(ABC):
     def start(self) -> None:
         if self._task is None or self._task.done():
             self._wanted = True
+            # A step that runs once more is ready only when it is done once more.
+            self.ready_event.clear()
             self.began = time.monotonic()
             self._task = asyncio.create_task(self._run(), name=f"{self.name}-{self.number}")
 

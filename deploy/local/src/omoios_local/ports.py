@@ -21,6 +21,8 @@ RPC = {name: 18201 + index for index, name in enumerate(SERVICES)}
 # Instances of one service lie ten ports apart: 18102, 18112, 18122 … and 18202, 18212, 18222 …
 SLOT_STEP = 10
 SLOTS = 10
+# The highest port, 18206 and nine slots, stays below 65536.
+LARGEST_OFFSET = 40000
 
 
 @dataclass(frozen=True, order=True)

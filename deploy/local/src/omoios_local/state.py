@@ -9,16 +9,19 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from omoios_local.embedded.process import write_private
 
 MARKER = ".omoios-state"
 # A unix socket's address holds 108 bytes on Linux and 104 on macOS, the final zero included.
 SOCKET_PATH_LIMIT = 100
+# Whoever asks whether a supervisor runs holds its lock for a moment, which must not keep one from starting.
+LOCK_WAIT_S = 1.0
 
 KEPT = (
     "data",
@@ -190,11 +193,12 @@ class State:
 
         Raises StateError when another supervisor of this directory lives.
         """
+        deadline = time.monotonic() + LOCK_WAIT_S
         with self.lock_file.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StateError(f"another supervisor runs on {self.directory}") from None
+            while not _lock(file):
+                if time.monotonic() > deadline:
+                    raise StateError(f"another supervisor runs on {self.directory}")
+                time.sleep(0.02)
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
             file.flush()
@@ -205,9 +209,16 @@ class State:
         if not self.lock_file.exists():
             return False
         with self.lock_file.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _lock(file):
                 return True
             fcntl.flock(file, fcntl.LOCK_UN)
         return False
+
+
+def _lock(file: IO[str]) -> bool:
+    """Take the lock of a file unless somebody has it; tells whether it was taken."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -20,6 +20,9 @@ def failures() -> Iterator[None]:
     """Turns expected errors into a message and exit code 1."""
     try:
         yield
+    except typer.Exit:
+        # A RuntimeError, too, but its code is said already.
+        raise
     except (ControlError, StateError, OSError, RuntimeError, ValueError) as error:
         errors.print(str(error), markup=False)
         raise typer.Exit(1) from None

@@ -170,6 +170,14 @@ def test_down_leaves_no_process_and_data_stay(terminal):
     assert "does not run; start it with" in terminal.run("kill", "nats", code=1)
 
 
+def test_the_code_of_a_tool_passes_through_and_an_odd_offset_is_told(terminal):
+    terminal.run("up", "--only", "redis")
+    assert terminal.run("dlq", "--ghost", code=2) == ""
+    for offset in ("abc", "-5", "60000"):
+        message = Terminal(terminal.directory, offset).run("status", code=1)
+        assert "OMOIOS_PORT_OFFSET must be a whole number from 0 to 40000" in message
+
+
 def test_down_without_a_supervisor_ends_what_it_left(terminal):
     terminal.run("up", "--only", "nats,redis")
     [supervisor] = [process for process in terminal.processes() if "omoios_local.daemon" in process.cmdline()]
