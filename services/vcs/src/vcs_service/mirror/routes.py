@@ -157,12 +157,17 @@ async def _chain(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes
 
 
 class _PackResponse(StreamingResponse):
-    """Streams while the request's body is still being read.
+    """Begins with the first part of its body, and never reads the request.
 
     The base class would read the request as well, to notice a disconnect, and so take parts of the pack away.
     """
 
+    def __init__(self, parts: AsyncIterator[bytes], media_type: str) -> None:
+        super().__init__(parts, media_type=media_type, headers=_NO_CACHE)
+        self._parts = parts
+
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        self.body_iterator = _chain(await anext(self._parts, b""), self._parts)
         await self.stream_response(send)
 
 
@@ -182,9 +187,13 @@ async def _exchange(
             feeding = asyncio.create_task(_feed(process, body))
             complaints = asyncio.create_task(process.stderr.read(64 * 1024))
             try:
-                while part := await process.stdout.read(READ_SIZE):
-                    yield part
+                part = await process.stdout.read(READ_SIZE)
+                # A proxy that is written in Go drops what is left of a request once it passes an answer on: the pack
+                # would arrive with a hole.
                 await feeding
+                while part:
+                    yield part
+                    part = await process.stdout.read(READ_SIZE)
                 await process.wait()
                 if process.returncode:
                     _log.info("git_ended", command=command, code=process.returncode, error=(await complaints)[-500:])
@@ -193,7 +202,7 @@ async def _exchange(
                     task.cancel()
                 await asyncio.gather(feeding, complaints, return_exceptions=True)
 
-    return _PackResponse(stream(), media_type=f"application/x-git-{command}-result", headers=_NO_CACHE)
+    return _PackResponse(stream(), f"application/x-git-{command}-result")
 
 
 async def _feed(process: asyncio.subprocess.Process, body: AsyncIterator[bytes]) -> None:
