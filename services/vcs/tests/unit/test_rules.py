@@ -154,8 +154,8 @@ class TestNames:
 class TestGitOutput:
     def test_a_log_is_read(self) -> None:
         output = (
-            f"\x1e{NEW}\x1f1700000000\x1fAda\x1fSubject\n\nBody\n\x1f\n3\t1\tsrc/a.py\n-\t-\timage.png\n"
-            f"\x1e{OLD}\x1f1600000000\x1fBob\x1fFirst\x1f\n"
+            f"\0{NEW}\x001700000000\0Ada\0Subject\n\nBody\n\0\n3\t1\tsrc/a.py\n-\t-\timage.png\n"
+            f"\0{OLD}\x001600000000\0Bob\0First\0\n"
         )
         first, second = commit_rules.parse_log(output)
         assert (first.sha, first.author, first.message) == (NEW, "Ada", "Subject\n\nBody")

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-# Fields are separated by 0x1f and commits by 0x1e, which no message of ours holds; git strips neither.
-LOG_FORMAT = "%x1e%H%x1f%ct%x1f%an%x1f%B%x1f"
+# Each field has a zero byte before it: the one byte that neither a name nor a message can hold.
+LOG_FORMAT = "%x00%H%x00%ct%x00%an%x00%B%x00"
+_FIELDS = 5
 MAX_MESSAGE = 10_000
 MAX_FILES = 2_000
 
@@ -39,11 +40,20 @@ class CommitFacts:
 def parse_log(output: str) -> list[CommitFacts]:
     """The commits of `git log --format=LOG_FORMAT --numstat --no-renames`, newest first."""
     commits = []
-    for chunk in output.split("\x1e")[1:]:
-        sha, committed, author, message, rest = chunk.split("\x1f", 4)
-        moment = datetime.fromtimestamp(int(committed), UTC)
+    fields = output.split("\0")[1:]
+    for start in range(0, len(fields), _FIELDS):
+        sha, committed, author, message, rest = fields[start : start + _FIELDS]
+        moment = _moment(committed)
         commits.append(CommitFacts(sha, moment, author, message.strip()[:MAX_MESSAGE], parse_numstat(rest)))
     return commits
+
+
+def _moment(seconds: str) -> datetime:
+    """The time of a commit; the beginning of 1970, as git shows it, where the commit names none that a calendar has."""
+    try:
+        return datetime.fromtimestamp(int(seconds), UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(0, UTC)
 
 
 def parse_numstat(output: str) -> dict[str, dict[str, Any]]:
