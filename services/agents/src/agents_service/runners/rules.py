@@ -21,6 +21,25 @@ BACKOFF_MAX_S = 5.0
 _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}")
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
+# What is only untidy in a history that git takes everywhere else: dates, names and modes that other tools wrote. It
+# cannot be mended without rewriting history. What could reach outside of a work tree stays refused.
+OLD_HISTORY = (
+    "badDate",
+    "badDateOverflow",
+    "badEmail",
+    "badFilemode",
+    "badName",
+    "badTimezone",
+    "missingEmail",
+    "missingNameBeforeEmail",
+    "missingSpaceBeforeDate",
+    "missingSpaceBeforeEmail",
+    "multipleAuthors",
+    "nulInCommit",
+    "zeroPaddedDate",
+    "zeroPaddedFilemode",
+)
+
 # Nothing a repository or a machine's configuration says may start a program or leave HTTP.
 GIT_NEUTRAL: tuple[tuple[str, str], ...] = (
     ("core.hooksPath", "/dev/null"),
@@ -36,6 +55,7 @@ GIT_NEUTRAL: tuple[tuple[str, str], ...] = (
     ("submodule.recurse", "false"),
     ("fetch.recurseSubmodules", "false"),
     ("transfer.fsckObjects", "true"),
+    *((f"fetch.fsck.{message}", "ignore") for message in OLD_HISTORY),
     ("http.followRedirects", "false"),
     ("gc.auto", "0"),
     ("maintenance.auto", "false"),
