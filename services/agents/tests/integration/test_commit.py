@@ -285,6 +285,13 @@ async def test_what_a_command_committed_counts_and_no_change_is_no_commit(sandbo
     assert sandbox.server.log(sandbox.branch) == ["own"]
 
 
+async def test_a_command_commits_without_saying_who_it_is(sandbox: Sandbox) -> None:
+    await sandbox.run("unset ${!GIT_AUTHOR_*} ${!GIT_COMMITTER_*}; echo x > x; git add x; git commit -q -m own")
+    head = await sandbox.commit()
+    said = git(sandbox.server.bare, "show", "-s", "--format=%s %an <%ae>", head)
+    assert said == "own OmoiOS agent <agent@omoios.invalid>"
+
+
 async def test_a_merge_that_was_begun_keeps_both_parents(sandbox: Sandbox) -> None:
     await sandbox.run(
         """

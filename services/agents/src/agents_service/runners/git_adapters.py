@@ -51,6 +51,7 @@ class Workspace:
         (self.root / "sandbox").mkdir(mode=0o711)
         for folder in (self.work, self.home, self.tmp):
             folder.mkdir(mode=0o700)
+        (self.home / ".gitconfig").write_text(rules.SANDBOX_CONFIG, encoding="ascii")
 
     def hand_over(self) -> None:
         """Gives the sandbox's folders to its user; links are not followed."""

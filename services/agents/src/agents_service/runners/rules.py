@@ -64,6 +64,9 @@ GIT_NEUTRAL: tuple[tuple[str, str], ...] = (
     ("advice.detachedHead", "false"),
 )
 
+SANDBOX_CONFIG = "[user]\n\tname = OmoiOS agent\n\temail = agent@omoios.invalid\n"
+"""A command that commits needs a name; here a repository's own configuration and the command's come before it."""
+
 OWN_CONFIG = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
 HEAD_LINE_BYTES = 80
 
