@@ -117,6 +117,12 @@ def line_of(text: str) -> int:
         ("- Type: run_tests", "- Typ: run_tests", None, "unknown field 'Typ'"),
         ("- Command: `make test`", "", None, "has no command"),
         ("```sh", "````sh", None, "is never closed"),
+        (
+            "### GREET:",
+            f"### LONG: Long\n- Command: `true`\n\n{'word ' * 20_001}\n\n### GREET:",
+            None,
+            "more than 100000",
+        ),
     ],
 )
 def test_each_mistake_names_its_line(old: str, new: str, line: int | None, message: str) -> None:

@@ -17,6 +17,8 @@ MAX_CHARACTERS = 3_000_000
 MAX_REQUIREMENTS = 2_000
 MAX_TASKS = 10_000
 MAX_TITLE = 500
+MAX_DESCRIPTION = 100_000
+"""Characters of a task's description, as many as `POST /tasks` takes: its event has to hold them."""
 MAX_RETRIES = 20
 MAX_TIMEOUT_S = 86_400
 DEFAULT_RETRIES = 3
@@ -316,6 +318,8 @@ def _task(
         problems.add(line.number, f"task '{key}' has no command: add '- Command: …' or a block of shell code")
     if not title:
         problems.add(line.number, f"task '{key}' has no title: '### {key}: title'")
+    if len(description) > MAX_DESCRIPTION:
+        problems.add(line.number, f"the description of task '{key}' has more than {MAX_DESCRIPTION} characters")
     return PlannedTask(
         key=key,
         title=title,
