@@ -118,7 +118,7 @@ rebuild: install ## Rebuild the read-only projections from their owners' snapsho
 	@$(LOCAL) rebuild $(service) $(args)
 
 backup: install ## Save databases, files and envelope key in one file: to=<file or folder>
-	@$(LOCAL) backup $(to) $(args)
+	@$(LOCAL) backup $(if $(to),'$(to)') $(args)
 
 restore: install ## Put a backup back in place of the present data: file=<backup> yes=1
 	@$(LOCAL) restore '$(file)' $(if $(yes),--yes) $(args)
