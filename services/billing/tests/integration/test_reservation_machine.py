@@ -105,7 +105,7 @@ class ReservationMachine(RuleBasedStateMachine):
         self.executions = [new_id() for _ in range(EXECUTIONS)]
         self.held: dict[str, Held] = {}
         self.granted, self.available, self.spent = INCLUDED, INCLUDED, 0
-        self.used = self.completed = 0
+        self.used = self.completed = self.cost = 0
         self.known_usage: list[Any] = []
         self.world.tell(created(self.organization), self.organization, 2)
         self.check()
@@ -116,9 +116,9 @@ class ReservationMachine(RuleBasedStateMachine):
         return [one for one in self.held.values() if one.state in OPEN]
 
     def take(self, execution: str, state: str, budget: int) -> None:
-        """A slot and a budget; what was spent on it before stays counted on it."""
+        """A slot and a budget; what was spent on it before was settled when it expired."""
         one = self.held.setdefault(execution, Held(state, budget))
-        one.state = state
+        one.state, one.spent = state, 0
         self.available -= one.budget
 
     def give_back(self, execution: str, state: str) -> None:
@@ -158,6 +158,7 @@ class ReservationMachine(RuleBasedStateMachine):
         (sums,) = self.world.do(self.world.fetch(_LEDGER, self.organization, "granted"))
         assert tuple(sums) == (0, -self.granted), "the entries of all accounts balance"
         assert self.granted == self.available + reserved + self.spent
+        assert self.cost == self.spent + sum(one.spent for one in held), "each cost is taken once"
 
     def told(self) -> int:
         count: int = self.world.do(self.world.fetch(_TOLD, self.organization))[0][0]
@@ -234,6 +235,7 @@ class ReservationMachine(RuleBasedStateMachine):
         body = usage(execution, sandbox_milliseconds=seconds * 1000)
         # The first price of a second of a sandbox is 28 micro-USD.
         self.known_usage.append(body)
+        self.cost += 28 * seconds
         self.world.tell(body, self.organization, times)
         one = self.held.get(execution)
         if one is not None and one.state != "expired":

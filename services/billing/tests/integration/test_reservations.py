@@ -182,6 +182,20 @@ class TestLife:
         await billing.tell(finished("exec-1"), organization)
         assert (await billing.reservation("exec-1")).state == "settled"
 
+    @pytest.mark.parametrize("begins", [True, False])
+    async def test_what_was_spent_before_it_expired_is_settled_once(self, billing: Billing, begins: bool) -> None:
+        """Usage may overtake the start of its execution by more than the time of the reservation."""
+        organization = billing.organization()
+        await billing.reserve("exec-1", organization, budget=1_000_000)
+        await billing.tell(usage("exec-1", sandbox_milliseconds=1_000_000), organization)
+        await outlive(billing)
+        assert await billing.job("expire-reservations") == 1
+        if begins:
+            await billing.tell(started("exec-1"), organization)
+        await billing.tell(finished("exec-1"), organization)
+        balances = await billing.balances(organization)
+        assert (balances["spent"], balances["available"]) == (28_000, INCLUDED - 28_000)
+
     async def test_what_is_said_of_one_that_is_taken_again_is_newer_than_its_expiry(self, billing: Billing) -> None:
         organization = billing.organization()
         for _ in range(2):

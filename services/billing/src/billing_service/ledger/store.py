@@ -160,9 +160,12 @@ async def change_reservation(tx: Tx, reservation: Reservation, *, ended: bool = 
 
 
 async def renew_reservation(tx: Tx, reservation: Reservation, ttl_s: int, **values: Any) -> Reservation:
-    """Opens an ended reservation again; it ends `ttl_s` seconds from now unless it is confirmed."""
+    """Opens an ended reservation again; it ends `ttl_s` seconds from now unless it is confirmed.
+
+    What had been spent on it was settled when it ended, and is not settled with it a second time.
+    """
     expires_at = func.clock_timestamp() + timedelta(seconds=ttl_s)
-    return await change_reservation(tx, reservation, ended_at=None, expires_at=expires_at, **values)
+    return await change_reservation(tx, reservation, ended_at=None, expires_at=expires_at, spent_micro_usd=0, **values)
 
 
 async def post(tx: Tx, account: Account, posting: rules.Posting, reason: str, reference: str) -> Account:
