@@ -76,11 +76,6 @@ class Claimed:
         """The branch that its work begins on and is merged into; tasks of the release before may not name it."""
         return self.target_branch or rules.ticket_target(self.ticket_id)
 
-    @property
-    def dependency_branches(self) -> Sequence[str]:
-        """The other branches that the work it depends on was merged into."""
-        return self.merged_elsewhere or ()
-
     def __getattr__(self, name: str) -> Any:
         try:
             return self._record[name]

@@ -83,10 +83,10 @@ RETURNING t.id, t.organization_id, t.assigned_agent_id, t.project_id, t.ticket_i
     t.lease_expires_at, t.timeout_seconds, t.target_branch, t.execution_config, t.context, t.owned_files,
     t.retry_count, t.error_message, picked.place,
     (SELECT p.repository_state = 'ready' FROM projects p WHERE p.id = t.project_id) AS has_repository,
-    (SELECT array_agg(DISTINCT other.target_branch)
+    ARRAY(SELECT DISTINCT other.target_branch
         FROM task_dependencies d JOIN tasks other ON other.id = d.depends_on_id
         WHERE d.task_id = t.id AND other.project_id = t.project_id AND other.target_branch <> t.target_branch
-    ) AS merged_elsewhere,
+    ) AS dependency_branches,
     extract(epoch FROM clock_timestamp() - picked.ready_at)::float8 AS waited_s
 """
 _HEARTBEAT = """
